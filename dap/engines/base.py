@@ -1,0 +1,58 @@
+"""What every engine is: uint8 panoramas in, metres out.
+
+Normalisation, the scale to metres and the range thresholds live inside the exported graph, so engines are interchangeable and nobody can forget to
+normalise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What an engine says of a batch of panoramas.
+
+    Attributes:
+        depth: float32 (B, H, W), metres along the ray.
+        in_range: float32 (B, T, H, W), for each threshold of the model, in ascending order, the probability that the surface is nearer.
+    """
+
+    depth: npt.NDArray[np.float32]
+    in_range: npt.NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """Runs one model. Not thread-safe: one caller at a time.
+
+    Attributes:
+        name: `onnx`, `torch` or `tensorrt`.
+        device: where it runs, as the engine's library names it (`cpu`, `cuda:0`).
+        input_size: (H, W) in pixels of the panoramas it was made for; other sizes cost a warm-up where the engine takes them at all.
+        thresholds: metres, ascending; the channels of `Inference.in_range`.
+    """
+
+    name: str
+    device: str
+    input_size: tuple[int, int]
+    thresholds: tuple[float, ...]
+
+    def infer(self, panoramas: npt.NDArray[np.uint8]) -> Inference:
+        """Depth and range probabilities of uint8 (B, H, W, 3) RGB panoramas.
+
+        Raises:
+            EngineError: the run failed, or gave NaN or infinity.
+            OutOfMemory: the device has no room for this batch; a smaller one may fit.
+        """
+        ...
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+        """Run each batch size once at `input_size`, so that the first request pays for no allocation or compilation."""
+        ...
+
+    def close(self) -> None:
+        """Give the device's memory back. The engine is not used after."""
+        ...

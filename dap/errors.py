@@ -1,0 +1,188 @@
+"""Every error of the project, in one tree.
+
+DapError                              500  anything of ours; never raised itself
+├── InputError                        422  what came in cannot be used
+│   ├── EmptyInput                    400  no bytes at all
+│   ├── MalformedRequest              400  the request itself (multipart framing, headers) cannot be read
+│   ├── UnsupportedMediaType          415  not an image, or an image format that is not decoded here
+│   ├── NotAcceptable                 406  no format we can write was asked for
+│   ├── BrokenImage                   422  an image by its first bytes, yet truncated or corrupt
+│   ├── InputTooLarge                 413  more bytes than the limit
+│   ├── TooManyPixels                 413  more pixels than the limit, told from the header
+│   ├── NotAPanorama                  422  neither 2:1 nor placed on the sphere by GPano data
+│   └── InvalidParameter              422  a parameter has a value that is not one of its values
+├── Unavailable                       503  try again later
+│   ├── NotReady                      503  the model is not warm yet, or the service is going down
+│   ├── Overloaded                    429  the queue is full
+│   └── DeadlineExceeded              504  the time allowed ran out
+├── ModelError                        500  a model cannot be had or used
+│   ├── UnknownModel                  404  no such name in the registry, no such file
+│   ├── ModelFileMissing              503  known, but its weights are not on this machine
+│   ├── ModelFileInvalid              500  the file is not the model it should be (tensors, metadata, hash)
+│   └── DownloadFailed                503  the weights could not be fetched
+├── EngineError                       500  the engine failed, or answered what is no depth (NaN, infinity)
+│   ├── EngineUnavailable             500  the engine's library or device is not here
+│   └── OutOfMemory                   503  the device has no room for this item
+├── ExportError                       500  an export failed
+│   └── VerificationFailed            500  the exported model disagrees with the network
+└── TrainingError                     500  a training run cannot go on
+
+Each class says the HTTP status it maps to, a slug (the last part of the problem's type URI, RFC 9457) and a title. The message of an instance says
+what was expected and what came; it is written for the person who made the request and never holds a path of the server or a stack.
+"""
+
+from http import HTTPStatus
+from typing import ClassVar
+
+
+class DapError(Exception):
+    """Anything of ours. `str(error)` is the detail: what was expected and what came."""
+
+    status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+    slug: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+
+
+class InputError(DapError):
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    slug = "invalid-input"
+    title = "The input cannot be used"
+
+
+class EmptyInput(InputError):
+    status = HTTPStatus.BAD_REQUEST
+    slug = "empty-input"
+    title = "No image was sent"
+
+
+class MalformedRequest(InputError):
+    status = HTTPStatus.BAD_REQUEST
+    slug = "malformed-request"
+    title = "The request cannot be read"
+
+
+class UnsupportedMediaType(InputError):
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    slug = "unsupported-media-type"
+    title = "Not an image that can be decoded"
+
+
+class NotAcceptable(InputError):
+    status = HTTPStatus.NOT_ACCEPTABLE
+    slug = "not-acceptable"
+    title = "No such format can be written"
+
+
+class BrokenImage(InputError):
+    slug = "broken-image"
+    title = "The image is truncated or corrupt"
+
+
+class InputTooLarge(InputError):
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    slug = "input-too-large"
+    title = "Too many bytes"
+
+
+class TooManyPixels(InputError):
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    slug = "too-many-pixels"
+    title = "Too many pixels"
+
+
+class NotAPanorama(InputError):
+    slug = "not-a-panorama"
+    title = "Not an equirectangular panorama"
+
+
+class InvalidParameter(InputError):
+    slug = "invalid-parameter"
+    title = "A parameter has no such value"
+
+
+class Unavailable(DapError):
+    """Try again later: `retry_after_s`, where known, says when."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    slug = "unavailable"
+    title = "Not available now"
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(Unavailable):
+    slug = "not-ready"
+    title = "Not ready"
+
+
+class Overloaded(Unavailable):
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    slug = "overloaded"
+    title = "Too many requests"
+
+
+class DeadlineExceeded(Unavailable):
+    status = HTTPStatus.GATEWAY_TIMEOUT
+    slug = "deadline-exceeded"
+    title = "Out of time"
+
+
+class ModelError(DapError):
+    slug = "model-error"
+    title = "The model cannot be used"
+
+
+class UnknownModel(ModelError):
+    status = HTTPStatus.NOT_FOUND
+    slug = "unknown-model"
+    title = "No such model"
+
+
+class ModelFileMissing(ModelError):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    slug = "model-file-missing"
+    title = "The model's weights are not here"
+
+
+class ModelFileInvalid(ModelError):
+    slug = "model-file-invalid"
+    title = "The file is not the model it should be"
+
+
+class DownloadFailed(ModelError):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    slug = "download-failed"
+    title = "The model's weights could not be fetched"
+
+
+class EngineError(DapError):
+    slug = "engine-error"
+    title = "The engine failed"
+
+
+class EngineUnavailable(EngineError):
+    slug = "engine-unavailable"
+    title = "The engine is not available here"
+
+
+class OutOfMemory(EngineError):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    slug = "out-of-memory"
+    title = "The device is out of memory"
+
+
+class ExportError(DapError):
+    slug = "export-failed"
+    title = "The export failed"
+
+
+class VerificationFailed(ExportError):
+    slug = "verification-failed"
+    title = "The exported model disagrees with the network"
+
+
+class TrainingError(DapError):
+    slug = "training-failed"
+    title = "The training cannot go on"
