@@ -1,0 +1,66 @@
+# The two commands: `make demo` and `make test`. Everything lives in one virtual environment, $(VENV), which each target completes as far as it needs.
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# An editable install sees source changes by itself; only these make it stale.
+INSTALLED_FROM := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo serve test check format bench image clean
+
+help:
+	@echo 'make demo    a panorama in, depth, point cloud and metrics out (in $(OUT)/)'
+	@echo 'make serve   start the service with the bundled model and stay'
+	@echo 'make test    format, lint, types and the whole suite'
+	@echo 'make check   format, lint and types alone'
+	@echo 'make format  let ruff rewrite what it can'
+	@echo 'make bench   measure the service on this machine (benchmarks/README.md)'
+	@echo 'make image   build the container image of the service (docker)'
+	@echo 'make clean   remove the environment and everything made'
+
+demo: $(VENV)/runs
+	$(BIN)/python demo/run.py --out $(OUT)
+
+serve: $(VENV)/runs
+	$(BIN)/dap serve
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/develops
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/develops
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/runs
+	$(BIN)/python benchmarks/service.py --json $(OUT)/benchmark.json
+
+image:
+	docker build --target cpu --tag depth-any-panorama:cpu .
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, $(PYTHON) is " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+
+# What the service needs: no torch.
+$(VENV)/runs: $(INSTALLED_FROM) | $(BIN)/python
+	$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+# torch first and by exact version: left to the resolver it may bring another build with gigabytes of device libraries.
+$(VENV)/develops: $(INSTALLED_FROM) | $(BIN)/python
+	$(PIP) install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/runs
