@@ -1,0 +1,124 @@
+"""DAP, Depth Any Panoramas (arXiv 2512.16913): an encoder, a depth head and a range mask head, in metres."""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dap.errors import InvalidParameter
+from dap.model.config import PATCH, NetworkConfig
+from dap.model.dpt import DptHead
+from dap.model.hybrid import HYBRID_SHAPES, HybridEncoder
+from dap.model.vit import VIT_SHAPES, VisionTransformer
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class NetworkOutput(NamedTuple):
+    """What the network says of B images.
+
+    Attributes:
+        depth: float32 (B, H, W), metres along the ray.
+        log_depth: float32 (B, H, W), natural logarithm of `depth`, computed from the logit: exact where the sigmoid has run out of digits.
+        range_logits: float32 (B, T, H, W), for each threshold; above 0 the surface is nearer than the threshold.
+    """
+
+    depth: Tensor
+    log_depth: Tensor
+    range_logits: Tensor
+
+
+class DapNetwork(nn.Module):
+    """Encoder and heads as the configuration says. Input: RGB (B, 3, H, W), ImageNet-normalised; H and W are multiples of 16."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = _encoder(config)
+        self.depth_head = _head(config, self.encoder.channels, outputs=1, narrow=False)
+        self.mask_head = _head(config, self.encoder.channels, outputs=len(config.thresholds), narrow=True)
+        if config.depth_activation == "log":
+            # Start at the depth of a room, about 1.8 m, not in the middle of the logarithmic range.
+            start = math.log(1.8 / config.near_m) / math.log(config.far_m / config.near_m)
+        else:
+            start = 1.8 / config.far_m
+        last = self.depth_head.last_conv
+        nn.init.constant_(last.bias, math.log(start / (1 - start)))  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor) -> NetworkOutput:
+        """Depth and range logits.
+
+        Raises:
+            InvalidParameter: height or width is not a multiple of 16.
+        """
+        height, width = images.shape[-2:]
+        if height % PATCH or width % PATCH:
+            raise InvalidParameter(f"Height and width must be multiples of {PATCH}; the image is {height}x{width}.")
+        taps = self.encoder(images)
+        depth, log_depth = self._activate(self.depth_head(taps, (height, width))[:, 0].float())
+        return NetworkOutput(depth, log_depth, self.mask_head(taps, (height, width)).float())
+
+    def _activate(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        near, far = self.config.near_m, self.config.far_m
+        if self.config.depth_activation == "linear":
+            return far * logits.sigmoid(), math.log(far) + F.logsigmoid(logits)
+        log_depth = math.log(near) + math.log(far / near) * logits.sigmoid()
+        return log_depth.exp(), log_depth
+
+
+class PixelNetwork(nn.Module):
+    """The network from pixels to metres, as it is exported: nobody can forget to normalise."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: DapNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, panorama: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (B, H, W, 3) RGB to depth, float32 (B, H, W) metres, and in-range probabilities, float32 (B, T, H, W)."""
+        output = self.network(self.normalise(panorama))
+        return output.depth, output.range_logits.sigmoid()
+
+    def normalise(self, panorama: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) RGB to the network's input, float32 (B, 3, H, W)."""
+        return (panorama.permute(0, 3, 1, 2).to(self.mean.dtype) / 255 - self.mean) / self.std
+
+
+def _encoder(config: NetworkConfig) -> VisionTransformer | HybridEncoder:
+    if config.encoder in VIT_SHAPES:
+        shape = VIT_SHAPES[config.encoder]
+        return VisionTransformer(shape, spherical=config.spherical, token_stretch=config.token_stretch)
+    return HybridEncoder(HYBRID_SHAPES[config.encoder], spherical=config.spherical)
+
+
+_HEAD_WIDTHS: dict[str, tuple[tuple[int, ...], int]] = {
+    "vit-s": ((48, 96, 192, 384), 64),
+    "vit-b": ((96, 192, 384, 768), 128),
+    "vit-l": ((256, 512, 1024, 1024), 256),
+}
+_HYBRID_FEATURES = {"hybrid-s": (48, 24), "hybrid-xs": (16, 8)}
+
+
+def _head(config: NetworkConfig, taps: tuple[int, ...], *, outputs: int, narrow: bool) -> DptHead:
+    """A head in the official widths for a ViT; for a hybrid the range mask, a simpler question than depth, gets a narrower head."""
+    if config.encoder in _HEAD_WIDTHS:
+        levels, features = _HEAD_WIDTHS[config.encoder]
+    else:
+        features = _HYBRID_FEATURES[config.encoder][narrow]
+        levels = tuple(min(tap, 4 * features) for tap in taps)
+    return DptHead(
+        taps,
+        levels=levels,
+        features=features,
+        outputs=outputs,
+        patch_taps=config.encoder in VIT_SHAPES,
+        full_resolution=config.encoder in VIT_SHAPES,
+        spherical=config.spherical,
+    )
