@@ -27,8 +27,9 @@ DapError                              500  anything of ours; never raised itself
 │   └── VerificationFailed            500  the exported model disagrees with the network
 └── TrainingError                     500  a training run cannot go on
 
-Each class says the HTTP status it maps to, a slug (the last part of the problem's type URI, RFC 9457) and a title. The message of an instance says
-what was expected and what came; it is written for the person who made the request and never holds a path of the server or a stack.
+Each class says the HTTP status it maps to, a slug (the last part of the problem's type URI, RFC 9457) and a title.
+The message of an instance says what was expected and what came; it is written for the person who made the request and
+never holds a path of the server or a stack.
 """
 
 from http import HTTPStatus

@@ -1,7 +1,7 @@
 """What every engine is: uint8 panoramas in, metres out.
 
-Normalisation, the scale to metres and the range thresholds live inside the exported graph, so engines are interchangeable and nobody can forget to
-normalise.
+Normalisation, the scale to metres and the range thresholds live inside the exported graph, so engines are
+interchangeable and nobody can forget to normalise.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,8 @@ class Inference:
 
     Attributes:
         depth: float32 (B, H, W), metres along the ray.
-        in_range: float32 (B, T, H, W), for each threshold of the model, in ascending order, the probability that the surface is nearer.
+        in_range: float32 (B, T, H, W), for each threshold of the model, in ascending order, the probability that the
+            surface is nearer.
     """
 
     depth: npt.NDArray[np.float32]
@@ -31,7 +32,8 @@ class Engine(Protocol):
     Attributes:
         name: `onnx`, `torch` or `tensorrt`.
         device: where it runs, as the engine's library names it (`cpu`, `cuda:0`).
-        input_size: (H, W) in pixels of the panoramas it was made for; other sizes cost a warm-up where the engine takes them at all.
+        input_size: (H, W) in pixels of the panoramas it was made for; other sizes cost a warm-up where the engine
+            takes them at all.
         thresholds: metres, ascending; the channels of `Inference.in_range`.
     """
 

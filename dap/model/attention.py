@@ -12,10 +12,11 @@ class RotaryAngles(nn.Module):
 
     Half of each head's angles follow the row, half the column.
 
-    Plain (DINOv3, arXiv 2508.10104): coordinates in [-1, 1] at patch centres of each axis, angle = 2 pi coordinate / period, with the periods as a
-    buffer since they are in the checkpoint. Not periodic in longitude.
+    Plain (DINOv3, arXiv 2508.10104): coordinates in [-1, 1] at patch centres of each axis, angle = 2 pi coordinate /
+    period, with the periods as a buffer since they are in the checkpoint. Not periodic in longitude.
 
-    Spherical: angle = latitude or longitude in radians times a whole number, so a full turn changes nothing, and attention sees only the difference of
+    Spherical: angle = latitude or longitude in radians times a whole number, so a full turn changes nothing, and
+        attention sees only the difference of
     two longitudes: rolling the patches rolls the output.
     """
 
@@ -33,7 +34,7 @@ class RotaryAngles(nn.Module):
             self.register_buffer("periods", base ** (torch.arange(count, dtype=torch.float32) / count))
 
     def forward(self, rows: int, columns: int) -> Tensor:
-        """float32 (rows x columns, head_width): the angle of each component; the second half repeats the first (rotate-half)."""
+        """float32 (rows x columns, head_width): the angle of each component; the second half repeats the first."""
         scale = self.frequencies if self.spherical else 2 * math.pi / self.periods
         y = (torch.arange(rows, dtype=torch.float32, device=scale.device) + 0.5) / rows * 2 - 1
         x = (torch.arange(columns, dtype=torch.float32, device=scale.device) + 0.5) / columns * 2 - 1
@@ -45,7 +46,7 @@ class RotaryAngles(nn.Module):
 
 
 def whole_frequencies(count: int, highest: int = 32) -> list[int]:
-    """`count` different whole numbers from 1 upward, spaced as nearly geometrically to `highest` as whole numbers allow."""
+    """`count` different whole numbers from 1 on, as nearly geometric up to `highest` as whole numbers allow."""
     numbers: list[int] = []
     for k in range(count):
         wanted = highest ** (k / max(count - 1, 1))
@@ -60,7 +61,7 @@ def rotate(tokens: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 class MaskedBiasLinear(nn.Linear):
-    """A linear layer whose bias is multiplied by a fixed mask: DINOv3 keeps the keys' third of the qkv bias in the file and never uses it."""
+    """A linear layer whose bias is masked: DINOv3 keeps the keys' third of the qkv bias in the file and never uses it."""
 
     bias_mask: Tensor
 
@@ -75,11 +76,16 @@ class MaskedBiasLinear(nn.Linear):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; the rotary embedding turns queries and keys of the patch tokens, which come last."""
+    """Multi-head self-attention; the rotary embedding turns queries and keys of the patch tokens, which come last.
 
-    def __init__(self, width: int, heads: int) -> None:
+    The tokens before them (class, storage) stand at no longitude. Compared with a turned patch they would tell where
+    longitude 0 is, so when `spherical` they are compared only in the components that follow the latitude.
+    """
+
+    def __init__(self, width: int, heads: int, *, spherical: bool) -> None:
         super().__init__()
         self.heads = heads
+        self.spherical = spherical
         self.qkv = MaskedBiasLinear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
@@ -91,11 +97,16 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(query, key, value)
         return self.proj(mixed.transpose(1, 2).reshape(batch, count, width))  # type: ignore[no-any-return]
 
-    @staticmethod
-    def _rotated(tokens: Tensor, angles: Tensor) -> Tensor:
-        prefix = tokens.shape[-2] - angles.shape[0]
-        patches = rotate(tokens[..., prefix:, :].float(), angles.cos(), angles.sin()).to(tokens.dtype)
-        return torch.cat([tokens[..., :prefix, :], patches], dim=-2) if prefix else patches
+    def _rotated(self, tokens: Tensor, angles: Tensor) -> Tensor:
+        count = tokens.shape[-2] - angles.shape[0]
+        patches = rotate(tokens[..., count:, :].float(), angles.cos(), angles.sin()).to(tokens.dtype)
+        if not count:
+            return patches
+        prefix = tokens[..., :count, :]
+        if self.spherical:
+            by_latitude = torch.arange(tokens.shape[-1], device=tokens.device) % (tokens.shape[-1] // 2)
+            prefix = prefix * (by_latitude < tokens.shape[-1] // 4)
+        return torch.cat([prefix, patches], dim=-2)
 
 
 class LayerScale(nn.Module):
@@ -120,12 +131,12 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """The pre-norm transformer block of DINOv3: attention and MLP, each behind a LayerNorm and scaled by a LayerScale."""
+    """The pre-norm transformer block of DINOv3: attention and MLP, each behind a LayerNorm and a LayerScale."""
 
-    def __init__(self, width: int, heads: int, *, layer_scale: float = 1e-5) -> None:
+    def __init__(self, width: int, heads: int, *, spherical: bool, layer_scale: float = 1e-5) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-5)
-        self.attn = Attention(width, heads)
+        self.attn = Attention(width, heads, spherical=spherical)
         self.ls1 = LayerScale(width, layer_scale)
         self.norm2 = nn.LayerNorm(width, eps=1e-5)
         self.mlp = Mlp(width)

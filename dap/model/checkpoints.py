@@ -1,8 +1,9 @@
 """Reading and writing weights: the official layout, and ours.
 
-Official: a state dict in `model.pth` (or the same names in safetensors), each name with or without a leading `module.`. Ours: safetensors with the
-network's configuration in the file's metadata. Both are read strictly: a missing, unexpected or misshapen tensor is an error that lists the names.
-Nothing is ever unpickled but plain tensors (`weights_only`).
+Official: a state dict in `model.pth` (or the same names in safetensors), each name with or without a leading
+    `module.`. Ours: safetensors with the
+network's configuration in the file's metadata. Both are read strictly: a missing, unexpected or misshapen tensor is
+an error that lists the names. Nothing is ever unpickled but plain tensors (`weights_only`).
 """
 
 import pickle
@@ -25,11 +26,15 @@ _MASK_SIGN = ("mask_head.output_conv2.2.weight", "mask_head.output_conv2.2.bias"
 
 
 def load_network(path: Path | str) -> DapNetwork:
-    """A network in evaluation mode on the CPU, from the official layout (`.pth`, `.safetensors`) or ours (`.safetensors`).
+    """A network in evaluation mode on the CPU, from the official layout or ours.
+
+    `.safetensors` with our configuration in its header is ours; any other `.safetensors`, and every other file, is
+    read as the official layout.
 
     Raises:
         ModelFileMissing: there is no such file.
-        ModelFileInvalid: not a checkpoint, or not one of a network known here; the message lists the names that are wrong.
+        ModelFileInvalid: not a checkpoint, or not one of a network known here; the message lists the names that are
+            wrong.
     """
     path = Path(path)
     if not path.is_file():
@@ -63,8 +68,8 @@ def save_network(network: DapNetwork, path: Path | str, metadata: Mapping[str, s
 def from_official(state: Mapping[str, Tensor]) -> tuple[NetworkConfig, dict[str, Tensor]]:
     """The configuration of an official checkpoint, and its tensors under our names.
 
-    The release has one mask channel, the probability of being BEYOND 100 m. Its last convolution is negated here, once and for all, so that every
-    network of ours speaks of being in range.
+    The release has one mask channel, the probability of being BEYOND 100 m. Its last convolution is negated here,
+    once and for all, so that every network of ours speaks of being in range.
 
     Raises:
         ModelFileInvalid: see `load_network`.
@@ -88,7 +93,7 @@ def _official_encoder(state: Mapping[str, Tensor]) -> EncoderName:
     width = token.shape[-1] if token is not None and token.ndim else None
     for encoder in ("vit-s", "vit-b", "vit-l"):
         if VIT_SHAPES[encoder].width == width:
-            return encoder  # type: ignore[return-value]
+            return encoder
     found = "there is no such tensor" if width is None else f"its last dimension is {width}"
     raise ModelFileInvalid(
         "Not an official DAP checkpoint: core.pretrained.model.cls_token should be 384, 768 or 1024 wide "
@@ -99,8 +104,8 @@ def _official_encoder(state: Mapping[str, Tensor]) -> EncoderName:
 def official_name(ours: str) -> str:
     """The official checkpoint's name (without `module.`) of one of our tensors.
 
-    The official module registers the blocks twice, as `pretrained.model.blocks` and as `pretrained.blocks`: the same parameters under two names, of
-    which a load keeps the one read last, the second.
+    The official module registers the blocks twice, as `pretrained.model.blocks` and as `pretrained.blocks`: the same
+    parameters under two names, of which a load keeps the one read last, the second.
     """
     part, rest = ours.split(".", 1)
     if part == "encoder":
@@ -166,7 +171,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        # torch's own message suggests to turn weights_only off: the last thing to do with a file that is not plain tensors.
+        # torch's own message suggests to turn weights_only off: the last thing to do with a file that is not plain
+        # tensors.
         raise ModelFileInvalid(f"{path.name} is not a checkpoint of plain tensors.") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ModelFileInvalid(f"{path.name} should hold one mapping of names to tensors, as the release does.")

@@ -20,10 +20,12 @@ class NetworkConfig:
     Attributes:
         encoder: one of the encoders.
         thresholds: metres, ascending; the range mask head has a channel for each.
-        spherical: longitude is a circle in every convolution, resize and rotary embedding. On for our own models, off for the official weights.
-        token_stretch: the official adapter drops the first patch token and stretches the rest; its weights were trained so. Never on for our models.
-        depth_activation: `linear`: depth = far x sigmoid(x), as released; `log`: the logarithm of depth runs evenly from near to far as sigmoid(x)
-            goes from 0 to 1.
+        spherical: longitude is a circle in every convolution, resize and rotary embedding. On for our own models, off
+            for the official weights.
+        token_stretch: the official adapter drops the first patch token and stretches the rest; its weights were
+            trained so. Never on for our models.
+        depth_activation: `linear`: depth = far x sigmoid(x), as released; `log`: the logarithm of depth runs evenly
+            from near to far as sigmoid(x) goes from 0 to 1.
         near_m: nearest depth of the `log` activation, metres.
         far_m: farthest depth of both activations, metres.
     """

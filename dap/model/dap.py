@@ -22,7 +22,8 @@ class NetworkOutput(NamedTuple):
 
     Attributes:
         depth: float32 (B, H, W), metres along the ray.
-        log_depth: float32 (B, H, W), natural logarithm of `depth`, computed from the logit: exact where the sigmoid has run out of digits.
+        log_depth: float32 (B, H, W), natural logarithm of `depth`, computed from the logit: exact where the sigmoid
+            has run out of digits.
         range_logits: float32 (B, T, H, W), for each threshold; above 0 the surface is nearer than the threshold.
     """
 
@@ -32,7 +33,7 @@ class NetworkOutput(NamedTuple):
 
 
 class DapNetwork(nn.Module):
-    """Encoder and heads as the configuration says. Input: RGB (B, 3, H, W), ImageNet-normalised; H and W are multiples of 16."""
+    """Encoder and heads. Input: RGB (B, 3, H, W), normalised as `PixelNetwork` does; H and W are multiples of 16."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -82,7 +83,7 @@ class PixelNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, panorama: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (B, H, W, 3) RGB to depth, float32 (B, H, W) metres, and in-range probabilities, float32 (B, T, H, W)."""
+        """uint8 (B, H, W, 3) RGB to depth, float32 (B, H, W) metres, and in-range probabilities (B, T, H, W)."""
         output = self.network(self.normalise(panorama))
         return output.depth, output.range_logits.sigmoid()
 
@@ -107,7 +108,7 @@ _HYBRID_FEATURES = {"hybrid-s": (48, 24), "hybrid-xs": (16, 8)}
 
 
 def _head(config: NetworkConfig, taps: tuple[int, ...], *, outputs: int, narrow: bool) -> DptHead:
-    """A head in the official widths for a ViT; for a hybrid the range mask, a simpler question than depth, gets a narrower head."""
+    """A head in the official widths for a ViT; for a hybrid the range mask, the simpler question, gets a narrower one."""
     if config.encoder in _HEAD_WIDTHS:
         levels, features = _HEAD_WIDTHS[config.encoder]
     else:

@@ -1,4 +1,4 @@
-"""The DPT head (Vision Transformers for Dense Prediction, arXiv 2103.13413), in the form that Depth Anything gave it: no batch norm, ReLU."""
+"""The DPT head (arXiv 2103.13413) in the form that Depth Anything gave it: ReLU, no batch norm."""
 
 from typing import cast
 
@@ -50,10 +50,12 @@ class DptHead(nn.Module):
         levels: channels that each tap is projected to.
         features: channels of the fusion.
         outputs: maps.
-        patch_taps: the taps are patch features, all at stride 16 (a plain ViT), and are resized to a pyramid here; otherwise they come as a pyramid.
-        full_resolution: the last convolutions run at the size of the image, as in the release; otherwise at half of it, a quarter of the cost.
-        spherical: longitude is a circle. The coarsest level then stays at stride 16, since a stride of 32 would see every second patch only and
-            rolling the image by one patch would change more than the place of the output.
+        patch_taps: the taps are patch features, all at stride 16 (a plain ViT), and are resized to a pyramid here;
+            otherwise they come as a pyramid.
+        full_resolution: the last convolutions run at the size of the image, as in the release; otherwise at half of
+            it, a quarter of the cost.
+        spherical: longitude is a circle. The coarsest level then stays at stride 16, since a stride of 32 would see
+            every second patch only and rolling the image by one patch would change more than the place of the output.
     """
 
     def __init__(

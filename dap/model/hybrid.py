@@ -1,7 +1,8 @@
 """A convolutional stem with attention on top: the encoder of our small models.
 
-The idea of DPT-Hybrid (arXiv 2103.13413): fine taps come from convolutions, coarse ones from attention. A plain ViT does not learn depth from scratch
-on a small budget; this does (docs/decisions). The rays' latitude goes in as two more channels, since up and down are known in a panorama.
+The idea of DPT-Hybrid (arXiv 2103.13413): fine taps come from convolutions, coarse ones from attention. A plain ViT
+does not learn depth from scratch on a small budget; this does (docs/decisions). The rays' latitude goes in as two
+more channels, since up and down are known in a panorama.
 """
 
 import math
@@ -82,7 +83,9 @@ class HybridEncoder(nn.Module):
         self.stage8 = self._stage(four, eight, shape.residuals[1], spherical)
         self.stage16 = self._stage(eight, sixteen, shape.residuals[2], spherical)
         self.rotary = RotaryAngles(sixteen // shape.heads, spherical=spherical)
-        self.blocks = nn.ModuleList(Block(sixteen, shape.heads, layer_scale=0.1) for _ in range(shape.blocks))
+        self.blocks = nn.ModuleList(
+            Block(sixteen, shape.heads, spherical=spherical, layer_scale=0.1) for _ in range(shape.blocks)
+        )
         self.norm = nn.LayerNorm(sixteen)
 
     @staticmethod

@@ -1,8 +1,9 @@
 """Layers that know that longitude is a circle.
 
-On an equirectangular image the first and the last column are neighbours. `spherical=True` makes a layer treat them so: a roll of its input by whole
-strides rolls its output. Rows keep zero padding (convolution) or replication (resize): the poles are the edge of the image, and that edge tells the
-network the latitude. With `spherical=False` each layer is exactly the plain torch one that the official weights were trained with.
+On an equirectangular image the first and the last column are neighbours. `spherical=True` makes a layer treat them
+so: a roll of its input by whole strides rolls its output. Rows keep zero padding (convolution) or replication
+(resize): the poles are the edge of the image, and that edge tells the network the latitude. With `spherical=False`
+each layer is exactly the plain torch one that the official weights were trained with.
 """
 
 import torch
@@ -22,9 +23,7 @@ class Conv2d(nn.Conv2d):
         self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, bias: bool = True, spherical: bool
     ) -> None:
         self.columns = kernel // 2 if spherical else 0
-        super().__init__(
-            inputs, outputs, kernel, stride, padding=(kernel // 2, kernel // 2 - self.columns), bias=bias
-        )
+        super().__init__(inputs, outputs, kernel, stride, padding=(kernel // 2, kernel // 2 - self.columns), bias=bias)
 
     def forward(self, features: Tensor) -> Tensor:
         return super().forward(pad_longitude(features, self.columns) if self.columns else features)
@@ -33,7 +32,8 @@ class Conv2d(nn.Conv2d):
 def upsample(features: Tensor, size: tuple[int, int], *, spherical: bool) -> Tensor:
     """Bilinear resize of (B, C, h, w) to `size`.
 
-    Spherical: half-pixel centres and neighbours across the border; `size` is a whole multiple of (h, w). Otherwise the corners are aligned, as the
+    Spherical: half-pixel centres and neighbours across the border; `size` is a whole multiple of (h, w). Otherwise
+        the corners are aligned, as the
     official network does everywhere.
     """
     if features.shape[-2:] == size:

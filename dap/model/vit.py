@@ -48,7 +48,7 @@ class VisionTransformer(nn.Module):
         nn.init.normal_(self.cls_token, std=0.02)
         nn.init.normal_(self.storage_tokens, std=0.02)
         self.rope_embed = RotaryAngles(shape.width // shape.heads, spherical=spherical)
-        self.blocks = nn.ModuleList(Block(shape.width, shape.heads) for _ in range(shape.depth))
+        self.blocks = nn.ModuleList(Block(shape.width, shape.heads, spherical=spherical) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(shape.width, eps=1e-5)
         # The official adapter normalises every tap once more, with weights of its own.
         self.tap_norm = nn.LayerNorm(shape.width, eps=1e-5)
@@ -71,12 +71,14 @@ class VisionTransformer(nn.Module):
 
 
 def stretch_tokens(patches: Tensor) -> Tensor:
-    """Drop the first of N patch tokens (B, N, C) and stretch the rest back to N, linearly along the raster order, half-pixel centres.
+    """Drop the first of N patch tokens (B, N, C) and stretch the rest back to N.
 
-    The official adapter does this (it takes the first patch for a class token), so its weights need it.
+    Linear along the raster order, half-pixel centres. The official adapter does this (it takes the first patch for a
+    class token), so its weights need it.
 
     Raises:
-        InvalidParameter: N - 1 is a perfect square (464x928, say): the official code takes another way there that no released weights were made for.
+        InvalidParameter: N - 1 is a perfect square (464x928, say): the official code takes another way there that no
+            released weights were made for.
     """
     count = patches.shape[1]
     if math.isqrt(count - 1) ** 2 == count - 1:

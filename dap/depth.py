@@ -1,0 +1,156 @@
+"""Depth maps: metres along the ray, which of them are valid, and what can be said of them.
+
+The range mask. A model says for each of its thresholds how probable it is that a surface is nearer (DAP, arXiv 2512.16913: the range mask head). A pixel is
+valid for a range when that probability is above one half.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dap import sphere
+from dap.errors import InvalidParameter
+
+Range = Literal[10, 20, 50, 100] | None
+RANGES: tuple[float, ...] = (10.0, 20.0, 50.0, 100.0)
+RangeMask = Literal["head", "depth", "none"]
+
+PERCENTILES: tuple[int, ...] = (1, 5, 25, 50, 75, 95, 99)
+BAND_EDGES_DEG: tuple[int, ...] = (90, 60, 30, 0, -30, -60, -90)
+
+
+@dataclass(frozen=True)
+class DepthBand:
+    """What lies between two latitudes.
+
+    Attributes:
+        top_deg: upper edge in degrees of latitude.
+        bottom_deg: lower edge.
+        valid_share: share of the band's solid angle that is valid, 0 to 1.
+        median: metres, weighted by solid angle; None where nothing is valid.
+    """
+
+    top_deg: int
+    bottom_deg: int
+    valid_share: float
+    median: float | None
+
+
+@dataclass(frozen=True)
+class DepthStatistics:
+    """A depth map in a few numbers: metres, over valid pixels, weighted by solid angle; None where nothing is valid.
+
+    Attributes:
+        valid_share: share of the whole sphere that is valid, 0 to 1.
+        minimum: nearest valid pixel.
+        maximum: farthest valid pixel.
+        mean: mean depth.
+        median: half of the valid solid angle is nearer.
+        percentiles: depth below which 1, 5, 25, 50, 75, 95 and 99 percent of the valid solid angle lie; empty where nothing is valid.
+        bands: the six bands of 30 degrees of latitude, from the zenith down.
+    """
+
+    valid_share: float
+    minimum: float | None
+    maximum: float | None
+    mean: float | None
+    median: float | None
+    percentiles: dict[int, float]
+    bands: tuple[DepthBand, ...]
+
+
+@dataclass(frozen=True)
+class DepthMap:
+    """Metric depth of a panorama.
+
+    Attributes:
+        depth: float32 (H, W), metres along the ray. Only where `valid` does it mean anything.
+        valid: bool (H, W), what the range mask and the picture's cover keep.
+        range: metres of the threshold asked for, None for none.
+        range_mask: what the mask comes from: `head`, the model's own channel for this range; `depth`, the next larger channel (if the model has one) and
+            depth <= range; `none`, no mask was asked for.
+        model: name of the model; empty where a file that was read does not say.
+    """
+
+    depth: npt.NDArray[np.float32]
+    valid: npt.NDArray[np.bool_]
+    range: float | None
+    range_mask: RangeMask
+    model: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        height, width = self.depth.shape
+        return height, width
+
+    def resize(self, size: tuple[int, int]) -> "DepthMap":
+        """The same map with (h, w) pixels; longitude is a circle and valid depth never mixes with invalid.
+
+        Larger: bilinear over the valid neighbours only; a pixel is valid where its nearest neighbour is. Smaller in either direction: nearest.
+        """
+        height, width = size
+        if size == self.size:
+            return self
+        rows, columns = _nearest(self.size[0], height)[:, None], _nearest(self.size[1], width)
+        if height < self.size[0] or width < self.size[1]:
+            return replace(self, depth=self.depth[rows, columns], valid=self.valid[rows, columns])
+        if self.valid.all():
+            return replace(self, depth=_enlarge(self.depth, size), valid=np.ones(size, np.bool_))
+        weight = _enlarge(self.valid.astype(np.float32), size)
+        depth = _enlarge(np.where(self.valid, self.depth, np.float32(0)), size)
+        np.divide(depth, weight, out=depth, where=weight > 0)
+        return replace(self, depth=depth, valid=self.valid[rows, columns])
+
+    def statistics(self) -> DepthStatistics:
+        """Shares, extremes, percentiles and latitude bands of the valid depth, weighted by solid angle."""
+        raise NotImplementedError
+
+
+def apply_range(
+    depth: npt.NDArray[np.float32],
+    in_range: npt.NDArray[np.float32],
+    thresholds: Sequence[float],
+    range: float | None,
+    model: str,
+    covered: npt.NDArray[np.bool_] | None = None,
+) -> DepthMap:
+    """What an engine said of one panorama, as a depth map valid within `range`.
+
+    Args:
+        depth: float32 (H, W), metres along the ray.
+        in_range: float32 (T, H, W), probability of being nearer than each threshold.
+        thresholds: T metres, ascending.
+        range: one of `RANGES`, or None: every covered pixel is valid.
+        model: name of the model.
+        covered: bool (H, W), what of the sphere the picture shows; None for all of it.
+
+    Raises:
+        InvalidParameter: `range` is neither None nor one of `RANGES`.
+    """
+    if range is not None and range not in RANGES:
+        raise InvalidParameter(f"range is one of 10, 20, 50 or 100 metres or none; got {range:g}")
+    valid = np.ones(depth.shape, np.bool_) if covered is None else covered
+    if range is None:
+        return DepthMap(depth, valid, None, "none", model)
+    channel = next((i for i, threshold in enumerate(thresholds) if threshold >= range), None)
+    if channel is not None:
+        valid = valid & (in_range[channel] > 0.5)
+    if channel is not None and thresholds[channel] == range:
+        return DepthMap(depth, valid, float(range), "head", model)
+    return DepthMap(depth, valid & (depth <= range), float(range), "depth", model)
+
+
+def _nearest(source: int, target: int) -> npt.NDArray[np.intp]:
+    return (2 * np.arange(target) + 1) * source // (2 * target)
+
+
+def _enlarge(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    height, width = size
+    circle = Image.fromarray(np.pad(values, ((0, 0), (1, 1)), mode="wrap"))
+    box = (1, 0, 1 + values.shape[1], values.shape[0])
+    return np.array(circle.resize((width, height), Image.Resampling.BILINEAR, box=box))

@@ -1,0 +1,46 @@
+"""How many processor cores this process may really use."""
+
+import math
+import os
+from pathlib import Path
+
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+
+def available_cores() -> int:
+    """Cores that the scheduler's affinity mask and the control group's CPU quota leave to this process, at least 1.
+
+    A container limited to 2 CPUs on a 64-core node still sees 64 cores; a thread pool of 64 there is throttled to a crawl. A fractional quota rounds up.
+    """
+    cores = len(os.sched_getaffinity(0))
+    quota = _quota_v2(_CGROUP_ROOT, Path("/proc/self/cgroup")) or _quota_v1(_CGROUP_ROOT)
+    return max(1, min(cores, math.ceil(quota))) if quota else cores
+
+
+def _quota_v2(root: Path, membership: Path) -> float | None:
+    """The least `cpu.max` of the process's control group and its parents, in cores (https://docs.kernel.org/admin-guide/cgroup-v2.html)."""
+    group = next((line[3:] for line in _read(membership).splitlines() if line.startswith("0::")), "/")
+    folder = root / group.strip().lstrip("/")
+    quotas = []
+    for level in (folder, *folder.parents):
+        if not level.is_relative_to(root):
+            break
+        fields = _read(level / "cpu.max").split()
+        if len(fields) == 2 and fields[0] != "max":
+            quotas.append(int(fields[0]) / int(fields[1]))
+    return min(quotas, default=None)
+
+
+def _quota_v1(root: Path) -> float | None:
+    quota = _read(root / "cpu" / "cpu.cfs_quota_us").strip()
+    period = _read(root / "cpu" / "cpu.cfs_period_us").strip()
+    if not quota or not period or int(quota) <= 0:
+        return None
+    return int(quota) / int(period)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:
+        return ""

@@ -1,0 +1,186 @@
+"""What an ONNX file says of itself, read before any library runs it: the model's metadata, and whether the file points outside itself.
+
+An ONNX file is one protocol-buffers message. Its wire format is a flat list of fields with their lengths, so a model of a gigabyte is described in
+milliseconds by stepping over the weights: https://protobuf.dev/programming-guides/encoding/ ; field numbers from onnx.proto of the ONNX standard.
+"""
+
+import json
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dap.errors import ModelFileInvalid
+
+# The fields of each message that hold a further message in which a tensor may sit.
+_CHILDREN: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+_MODEL_METADATA = 14
+_TENSOR_EXTERNAL_DATA = 13
+_DEEPEST = 32  # graphs within graphs; ours have none
+
+
+@dataclass(frozen=True)
+class GraphMetadata:
+    """What an exported graph carries in its `metadata_props`, under the keys `dap.*`.
+
+    Attributes:
+        name: the model's name, `dap-s`.
+        thresholds: metres, ascending; the channels of the output `in_range`.
+        input_size: (H, W) in pixels of the input `panorama`.
+        licence: of the weights, as a person reads it.
+        weights_sha256: hash of the checkpoint that the graph was exported from.
+    """
+
+    name: str
+    thresholds: tuple[float, ...]
+    input_size: tuple[int, int]
+    licence: str
+    weights_sha256: str
+
+    def entries(self) -> dict[str, str]:
+        """The same as `metadata_props` holds it: text under text."""
+        return {
+            "dap.name": self.name,
+            "dap.thresholds": json.dumps(self.thresholds),
+            "dap.input_size": json.dumps(self.input_size),
+            "dap.licence": self.licence,
+            "dap.weights_sha256": self.weights_sha256,
+        }
+
+    @classmethod
+    def from_entries(cls, entries: dict[str, str]) -> "GraphMetadata":
+        """Read `metadata_props`.
+
+        Raises:
+            ModelFileInvalid: an entry is missing or is not what it should be; the message lists which.
+        """
+        expected = ("dap.name", "dap.thresholds", "dap.input_size", "dap.licence", "dap.weights_sha256")
+        missing = [key for key in expected if key not in entries]
+        if missing:
+            raise ModelFileInvalid(
+                f"The ONNX file has no metadata {', '.join(missing)}: expected a file that `dap export` wrote."
+            )
+        return cls(
+            name=entries["dap.name"],
+            thresholds=_ascending(entries["dap.thresholds"]),
+            input_size=size_from_json(entries["dap.input_size"]),
+            licence=entries["dap.licence"],
+            weights_sha256=entries["dap.weights_sha256"],
+        )
+
+
+def read_graph_metadata(path: Path) -> GraphMetadata:
+    """The metadata of the ONNX file at `path`, which must hold all of its own weights.
+
+    A tensor kept in another file could name any file of the machine, so a graph with one is refused, here and before an engine opens it.
+
+    Raises:
+        ModelFileInvalid: not an ONNX file, metadata missing or wrong, or a tensor with external data.
+    """
+    with path.open("rb") as file:
+        try:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:
+            raise ModelFileInvalid(f"{path.name} is empty: expected an ONNX file.") from None
+        with data:
+            try:
+                entries = dict(_metadata_entries(data))
+                external = _has_external_data(data, 0, len(data), "model", 0)
+            except (IndexError, UnicodeDecodeError):
+                raise ModelFileInvalid(f"{path.name} is truncated or no ONNX file.") from None
+    if external:
+        raise ModelFileInvalid(
+            f"{path.name} keeps weights in another file (external data): expected one that is whole in itself."
+        )
+    return GraphMetadata.from_entries(entries)
+
+
+def size_from_json(text: str) -> tuple[int, int]:
+    """(H, W) from its JSON.
+
+    Raises:
+        ModelFileInvalid: not the size of a 2:1 panorama.
+    """
+    match _json_list(text):
+        case [int(height), int(width)] if 0 < height and width == 2 * height:
+            return height, width
+    raise ModelFileInvalid(
+        f"dap.input_size is {text!r}: expected [height, width] of a 2:1 panorama such as [256, 512]."
+    )
+
+
+def _metadata_entries(data: mmap.mmap) -> Iterator[tuple[str, str]]:
+    for number, start, end in _fields(data, 0, len(data)):
+        if number == _MODEL_METADATA:
+            entry = {field: data[low:high].decode() for field, low, high in _fields(data, start, end)}
+            yield entry.get(1, ""), entry.get(2, "")
+
+
+def _has_external_data(data: mmap.mmap, start: int, end: int, message: str, depth: int) -> bool:
+    if depth > _DEEPEST:
+        raise IndexError
+    for number, low, high in _fields(data, start, end):
+        if message == "tensor":
+            if number == _TENSOR_EXTERNAL_DATA:
+                return True
+        elif (child := _CHILDREN[message].get(number)) and _has_external_data(data, low, high, child, depth + 1):
+            return True
+    return False
+
+
+def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(field number, first byte, end) of each length-delimited field of a message; numbers are stepped over. IndexError where the bytes end early."""
+    position = start
+    while position < end:
+        key, position = _varint(data, position)
+        wire_type = key & 7
+        if wire_type == 2:
+            length, position = _varint(data, position)
+            if position + length > end:
+                raise IndexError
+            yield key >> 3, position, position + length
+            position += length
+        elif wire_type == 0:
+            _, position = _varint(data, position)
+        elif wire_type in (1, 5):
+            position += 8 if wire_type == 1 else 4
+        else:
+            raise IndexError
+    if position != end:
+        raise IndexError
+
+
+def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise IndexError
+
+
+def _ascending(text: str) -> tuple[float, ...]:
+    values = _json_list(text)
+    thresholds = tuple(float(value) for value in values if isinstance(value, int | float) and value > 0)
+    if not thresholds or len(thresholds) != len(values) or list(thresholds) != sorted(set(thresholds)):
+        raise ModelFileInvalid(
+            f"dap.thresholds is {text!r}: expected ascending metres such as [10.0, 20.0, 50.0, 100.0]"
+        )
+    return thresholds
+
+
+def _json_list(text: str) -> list[object]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return []
+    return value if isinstance(value, list) else []

@@ -1,0 +1,220 @@
+"""The registry of models: the bundled one, the official release, and any file.
+
+A model is a name with weights, a licence, an input size and range thresholds. `find_model` takes a name or a path; `model_file` gives its file, or
+an error that says which file to put where; `pull` fetches it.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dap.depth import RANGES
+from dap.graph import read_graph_metadata, size_from_json
+from dap.errors import InvalidParameter, ModelFileInvalid, ModelFileMissing, UnknownModel
+from dap.hub import HubFile, Progress, fetch
+from dap.model.config import NetworkConfig
+
+DEFAULT_MODEL = "dap-s"
+SUFFIXES = (".onnx", ".pth", ".safetensors")
+
+_OFFICIAL_SIZE = (512, 1024)
+_OFFICIAL_THRESHOLDS = (100.0,)
+_OFFICIAL_LICENCE = (
+    "see the model card: sources differ (MIT beside the code, apache-2.0 proposed, CC BY-NC 4.0 recorded by an integrator); "
+    "the encoder is under Meta's DINOv3 licence"
+)
+_NOT_STATED = "not stated in the file"
+_NETWORK_KEY = "dap.network"  # as dap.model.checkpoints writes it, which imports torch
+
+State = Literal["bundled", "downloaded", "not downloaded", "local file", "missing"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the registry, or a file described like one.
+
+    Attributes:
+        name: `dap-s`; of a file, the name inside it or that of the file.
+        description: one line for people.
+        licence: of the weights, as a person reads it.
+        source: where the weights come from.
+        input_size: (H, W) pixels that the network sees; multiples of 16, W = 2 H.
+        thresholds: metres, ascending: the channels of its range mask head.
+        path: where the file is, or will be once it is downloaded.
+        hub: the file on a hub, where it has one.
+        bundled: part of this package.
+    """
+
+    name: str
+    description: str
+    licence: str
+    source: str
+    input_size: tuple[int, int]
+    thresholds: tuple[float, ...]
+    path: Path
+    hub: HubFile | None = None
+    bundled: bool = False
+
+    @property
+    def state(self) -> State:
+        """Whether its file is on this machine, and why it would be."""
+        if not self.path.is_file():
+            return "not downloaded" if self.hub else "missing"
+        if self.bundled:
+            return "bundled"
+        return "downloaded" if self.hub else "local file"
+
+
+def known_models() -> tuple[Model, ...]:
+    """Every model with a name, the default first."""
+    official = HubFile("Insta360-Research/DAP-weights", "model.pth", 1_460_746_347)
+    return (
+        Model(
+            name="dap-s",
+            description="small, trained from scratch on rendered scenes; for the CPU",
+            licence="Apache-2.0",
+            source="bundled with depth-any-panorama",
+            input_size=(256, 512),
+            thresholds=RANGES,
+            path=Path(__file__).parent / "weights" / "dap-s.onnx",
+            bundled=True,
+        ),
+        Model(
+            name="dap-official-l",
+            description="the official release of DAP, ViT-L; for a GPU",
+            licence=_OFFICIAL_LICENCE,
+            source=official.repository,
+            input_size=_OFFICIAL_SIZE,
+            thresholds=_OFFICIAL_THRESHOLDS,
+            path=cache_folder() / "models" / "dap-official-l" / official.name,
+            hub=official,
+        ),
+    )
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: DAP_HOME, or `dap` in the user's cache folder (XDG Base Directory Specification)."""
+    home = os.environ.get("DAP_HOME")
+    if home:
+        return Path(home)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dap"
+
+
+def find_model(name_or_path: str | Path) -> Model:
+    """The model of that name, or the model in that file: `.onnx` as `dap export` writes it, `.pth` in the official layout, `.safetensors` in ours or
+    in the official layout.
+
+    Raises:
+        UnknownModel: neither a name of the registry nor a file of such a kind.
+        ModelFileInvalid: the file does not say what a model must say of itself.
+    """
+    known = {model.name: model for model in known_models()}
+    if str(name_or_path) in known:
+        return known[str(name_or_path)]
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise UnknownModel(
+            f"No model is named {str(name_or_path)!r}, and there is no such file: expected {', '.join(known)} "
+            f"or the path of a file that ends in {', '.join(SUFFIXES)}."
+        )
+    if path.suffix == ".onnx":
+        return _exported(path)
+    if path.suffix == ".safetensors":
+        return _checkpoint(path)
+    if path.suffix == ".pth":
+        return _official_layout(path)
+    raise UnknownModel(f"{path.name} is no model file: expected one that ends in {', '.join(SUFFIXES)}.")
+
+
+def model_file(model: Model) -> Path:
+    """The file with the model's weights.
+
+    Raises:
+        ModelFileMissing: it is not on this machine; the message says what to put where.
+        ModelFileInvalid: it has not the size it should have.
+    """
+    if not model.path.is_file():
+        if model.hub is None:
+            raise ModelFileMissing(f"The file of {model.name} is missing: expected {model.path}.")
+        raise ModelFileMissing(
+            f"{model.name} is not on this machine. Run `dap models pull {model.name}`; or, without a network here, fetch "
+            f"{model.hub.url()} ({model.hub.size} bytes) elsewhere and put it at {model.path}."
+        )
+    size = model.path.stat().st_size
+    if model.hub and size != model.hub.size:
+        raise ModelFileInvalid(
+            f"{model.path} should have {model.hub.size} bytes and has {size}: remove it and run `dap models pull {model.name}`."
+        )
+    return model.path
+
+
+def pull(model: Model, *, hub: str | None = None, progress: Progress | None = None) -> Path:
+    """Fetch the model's file unless it is here, and return where it is. See `dap.hub.fetch` for what is checked.
+
+    Raises:
+        InvalidParameter: the model is on no hub.
+        DownloadFailed: it could not be fetched.
+        ModelFileInvalid: what came is not the file.
+    """
+    if model.hub is None:
+        raise InvalidParameter(f"{model.name} is on no hub: its file is {model.path}.")
+    if not model.path.is_file():
+        fetch(model.hub, model.path, hub=hub, progress=progress)
+    return model_file(model)
+
+
+def _exported(path: Path) -> Model:
+    metadata = read_graph_metadata(path)
+    return Model(
+        name=metadata.name,
+        description="exported graph",
+        licence=metadata.licence,
+        source=path.name,
+        input_size=metadata.input_size,
+        thresholds=metadata.thresholds,
+        path=path,
+    )
+
+
+def _official_layout(path: Path) -> Model:
+    return Model(
+        name=path.stem,
+        description="checkpoint in the official layout",
+        licence=_NOT_STATED,
+        source=path.name,
+        input_size=_OFFICIAL_SIZE,
+        thresholds=_OFFICIAL_THRESHOLDS,
+        path=path,
+    )
+
+
+def _checkpoint(path: Path) -> Model:
+    metadata = _safetensors_metadata(path)
+    if _NETWORK_KEY not in metadata:
+        return _official_layout(path)
+    size = metadata.get("dap.input_size")
+    return Model(
+        name=metadata.get("dap.name", path.stem),
+        description="checkpoint of this project",
+        licence=metadata.get("dap.licence", _NOT_STATED),
+        source=path.name,
+        input_size=size_from_json(size) if size else (256, 512),
+        thresholds=NetworkConfig.from_json(metadata[_NETWORK_KEY]).thresholds,
+        path=path,
+    )
+
+
+def _safetensors_metadata(path: Path) -> dict[str, str]:
+    """The header of a safetensors file: its length in 8 bytes, little-endian, then JSON."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(length)) if 0 < length < path.stat().st_size else None
+        except ValueError:
+            header = None
+    if not isinstance(header, dict):
+        raise ModelFileInvalid(f"{path.name} is not a safetensors file.")
+    metadata = header.get("__metadata__", {})
+    return metadata if isinstance(metadata, dict) else {}
