@@ -6,7 +6,6 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from dap import sphere
 from dap.depth import DepthMap
 from dap.sphere import Frame
 

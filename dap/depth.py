@@ -1,7 +1,7 @@
 """Depth maps: metres along the ray, which of them are valid, and what can be said of them.
 
-The range mask. A model says for each of its thresholds how probable it is that a surface is nearer (DAP, arXiv 2512.16913: the range mask head). A pixel is
-valid for a range when that probability is above one half.
+The range mask: a model says for each of its thresholds how probable it is that the surface is nearer (the range mask head
+of DAP, arXiv 2512.16913); a pixel is valid for a range where that is above one half.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dap import sphere
 from dap.errors import InvalidParameter
 
 Range = Literal[10, 20, 50, 100] | None
@@ -50,7 +49,8 @@ class DepthStatistics:
         maximum: farthest valid pixel.
         mean: mean depth.
         median: half of the valid solid angle is nearer.
-        percentiles: depth below which 1, 5, 25, 50, 75, 95 and 99 percent of the valid solid angle lie; empty where nothing is valid.
+        percentiles: depth below which 1, 5, 25, 50, 75, 95 and 99 percent of the valid solid angle lie; empty where
+            nothing is valid.
         bands: the six bands of 30 degrees of latitude, from the zenith down.
     """
 
@@ -71,8 +71,8 @@ class DepthMap:
         depth: float32 (H, W), metres along the ray. Only where `valid` does it mean anything.
         valid: bool (H, W), what the range mask and the picture's cover keep.
         range: metres of the threshold asked for, None for none.
-        range_mask: what the mask comes from: `head`, the model's own channel for this range; `depth`, the next larger channel (if the model has one) and
-            depth <= range; `none`, no mask was asked for.
+        range_mask: what the mask comes from: `head`, the model's own channel for this range; `depth`, the next larger
+            channel, if the model has one, and depth <= range; `none`, no mask was asked for.
         model: name of the model; empty where a file that was read does not say.
     """
 
@@ -91,7 +91,8 @@ class DepthMap:
     def resize(self, size: tuple[int, int]) -> "DepthMap":
         """The same map with (h, w) pixels; longitude is a circle and valid depth never mixes with invalid.
 
-        Larger: bilinear over the valid neighbours only; a pixel is valid where its nearest neighbour is. Smaller in either direction: nearest.
+        Larger: bilinear over the valid neighbours only; a pixel is valid where its nearest neighbour is. Smaller in
+        either direction: nearest.
         """
         height, width = size
         if size == self.size:

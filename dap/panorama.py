@@ -34,7 +34,7 @@ class Panorama:
     covered: npt.NDArray[np.bool_] | None = None
 
 
-def decode(data: bytes, limits: Limits = Limits(), size: tuple[int, int] | None = None) -> Panorama:  # noqa: B008
+def decode(data: bytes, limits: Limits = Limits(), size: tuple[int, int] | None = None) -> Panorama:
     raise NotImplementedError
 
 

@@ -2,9 +2,11 @@
 
 Conventions, everywhere in the project:
 
-- A panorama of H rows and W columns covers the whole sphere. Column x has its centre at longitude ((x + 0.5) / W - 0.5) * 2 pi, which grows to the
-  RIGHT in the image; row y at latitude (0.5 - (y + 0.5) / H) * pi, which grows upwards. The middle of the image looks forward.
-- Directions and points are in the frame `ros` (REP 103: x forward, y left, z up) unless a name says otherwise; metres and radians.
+- A panorama of H rows and W columns covers the whole sphere. Column x has its centre at longitude
+  ((x + 0.5) / W - 0.5) * 2 pi, which grows to the RIGHT in the image; row y at latitude (0.5 - (y + 0.5) / H) * pi,
+  which grows upwards. The middle of the image looks forward.
+- Directions and points are in the frame `ros` (REP 103: x forward, y left, z up) unless a name says otherwise.
+- Angles are in radians, lengths in metres.
 """
 
 from typing import Any, Literal, TypeVar, get_args
@@ -19,12 +21,12 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def longitudes(width: int) -> npt.NDArray[np.float64]:
-    """Longitude of the centre of each column, float64 (W,), radians, ascending within (-pi, pi); positive to the right of forward."""
+    """Longitude of the centre of each column, float64 (W,), ascending within (-pi, pi); right of forward is positive."""
     return ((np.arange(width) + 0.5) / width - 0.5) * (2 * np.pi)
 
 
 def latitudes(height: int) -> npt.NDArray[np.float64]:
-    """Latitude of the centre of each row, float64 (H,), radians, descending within (pi/2, -pi/2)."""
+    """Latitude of the centre of each row, float64 (H,), descending within (pi/2, -pi/2)."""
     return (0.5 - (np.arange(height) + 0.5) / height) * np.pi
 
 
@@ -43,10 +45,11 @@ def rays(height: int, width: int) -> npt.NDArray[np.float32]:
 def pixel_coordinates(
     points: npt.ArrayLike, height: int, width: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Where points or directions (..., 3), frame ros, of any length but zero, fall in a panorama: the inverse of `rays`.
+    """Where points (..., 3) in frame ros, or directions of any length, fall in a panorama: the inverse of `rays`.
 
     Returns:
-        x in [0, W] and y in [0, H], float64 (...): continuous image coordinates in which the centre of pixel (0, 0) is (0.5, 0.5).
+        x in [0, W] and y in [0, H], float64 (...): continuous image coordinates, the centre of pixel (0, 0) at
+        (0.5, 0.5).
     """
     forward, left, up = np.moveaxis(np.asarray(points, np.float64), -1, 0)
     longitude = np.arctan2(-left, forward)
@@ -64,7 +67,7 @@ def solid_angles(height: int, width: int) -> npt.NDArray[np.float64]:
 
 
 def roll_yaw(array: npt.NDArray[Scalar], columns: int) -> npt.NDArray[Scalar]:
-    """The same panorama, (H, W, ...), from a camera turned to the left by `columns` / W of a turn: its content moves right by whole columns."""
+    """A panorama (H, W, ...) as a camera turned left by `columns` / W of a turn sees it: moved right by whole columns."""
     return np.roll(array, columns, axis=1)
 
 
@@ -120,7 +123,8 @@ def perspective_grid(camera: npt.ArrayLike, fov_deg: float, size: tuple[int, int
         size: (h, w) of the view in pixels.
 
     Returns:
-        float32 (h, w, 2): x and y in [-1, 1] between the outer edges of the panorama, what torch's `grid_sample` with `align_corners=False` takes.
+        float32 (h, w, 2): x and y, -1 and 1 at the outer edges of the panorama, as torch's `grid_sample` with
+        `align_corners=False` takes them.
     """
     height, width = size
     focal = width / 2 / np.tan(np.radians(fov_deg) / 2)
