@@ -1,0 +1,92 @@
+"""What `pip install .` puts on a machine: built here as pip builds it, opened, and used."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import click
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    (built,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path_factory.mktemp("wheel")), versions=["standard"])
+    return Path(built)
+
+
+@pytest.fixture(scope="module")
+def names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+@pytest.mark.parametrize(
+    "path", ["dap/weights/dap-s.onnx", "dap/weights/dap-s.md", "dap/py.typed", "service/py.typed", "service/app.py"]
+)
+def test_the_wheel_holds_the_bundled_model_its_card_and_the_types(names: set[str], path: str) -> None:
+    assert path in names
+
+
+def test_the_wheel_holds_the_packages_and_the_licence_and_nothing_else(names: set[str]) -> None:
+    info = f"depth_any_panorama-{PROJECT['version']}.dist-info"
+    assert f"{info}/licenses/LICENSE" in names
+    assert {name.split("/")[0] for name in names} == {"dap", "service", "training", "model_export", info}
+    assert [name for name in names if name.endswith((".pyc", ".pt", ".npz"))] == []
+
+
+def test_the_bundled_model_is_at_most_40_mb(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.getinfo("dap/weights/dap-s.onnx").file_size <= 40_000_000
+
+
+def test_the_wheel_alone_predicts_a_depth_map(wheel: Path, tmp_path: Path) -> None:
+    """Unpacked elsewhere and ahead of the checkout on the path, so that nothing but the wheel's own files is found."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    program = (
+        "import json, sys, numpy, dap; from dap.predictor import Predictor;"
+        "depth_map = Predictor('dap-s').predict(numpy.full((64, 128, 3), 127, numpy.uint8));"
+        "print(json.dumps([dap.__file__, depth_map.depth.shape, 'torch' in sys.modules]))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(run.stdout) == [str(tmp_path / "dap" / "__init__.py"), [64, 128], False]
+
+
+def test_a_plain_install_needs_no_torch_and_no_gpu() -> None:
+    names = {re.split(r"[<>=~! \[]", requirement)[0] for requirement in PROJECT["dependencies"]}
+    assert names & {"torch", "tensorrt", "onnxruntime-gpu", "opencv-python"} == set()
+
+
+def test_every_dependency_has_a_lower_bound_and_a_tested_version() -> None:
+    pins = re.findall(r"^(\S+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    extras = PROJECT["optional-dependencies"]
+    required = [*PROJECT["dependencies"], *extras["train"], *extras["export"], *extras["dev"][1:]]
+    bounds = dict(re.fullmatch(r"([\w-]+)(.*)", requirement).groups() for requirement in required)
+    assert {
+        name for name, bound in bounds.items() if not bound.startswith(">=") and not name.startswith("types-")
+    } == set()
+    assert {name.lower() for name in bounds} - {pin.lower().replace("_", "-") for pin in pins} == set()
+
+
+@pytest.mark.parametrize(("name", "target"), PROJECT["entry-points"]["dap.commands"].items())
+def test_each_wing_brings_commands_that_exist(name: str, target: str) -> None:
+    command = EntryPoint(name, target, "dap.commands").load()
+    assert isinstance(command, click.Command)
+    assert command.name == name
