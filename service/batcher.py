@@ -1,0 +1,249 @@
+"""The dynamic batcher: panoramas that arrive while the engine is busy run together in its next batch.
+
+One task owns the queue and is the engine's only caller. Everything but the engine's own run happens on the event loop,
+so nothing here needs a lock.
+
+A batch is formed greedily: what waits when the engine falls idle, in order of arrival, as far as the limits go. On an
+idle service a panorama therefore waits for nothing, and under load batches grow by themselves.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from dap.engines.base import Engine
+from dap.errors import DapError, EngineError, EngineUnavailable, NotReady, Overloaded
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """What a batch and the queue may hold at most.
+
+    Attributes:
+        items: panoramas of a batch.
+        queued_pixels: pixels that wait. A single panorama beyond it is let into an empty queue.
+        delay_s: how long a batch that is not full waits for company, counted from the arrival of its first panorama.
+    """
+
+    items: int
+    queued_pixels: int
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """What the engine said of one panorama, and what it took.
+
+    Attributes:
+        depth: float32 (H, W), metres along the ray, finite.
+        in_range: float32 (T, H, W), for each threshold of the model the probability that the surface is nearer.
+        queue_s: seconds from arrival to the start of the batch.
+        inference_s: seconds of the batch on the engine.
+    """
+
+    depth: Floats
+    in_range: Floats
+    queue_s: float
+    inference_s: float
+
+
+@dataclass(eq=False)
+class _Item:
+    panorama: Pixels
+    arrived: float
+    answer: asyncio.Future[Inferred] = field(default_factory=asyncio.Future)
+
+    @property
+    def pixels(self) -> int:
+        return self.panorama.size // 3
+
+    @property
+    def is_abandoned(self) -> bool:
+        return self.answer.done()
+
+    def fail(self, error: Exception) -> None:
+        if not self.is_abandoned:
+            self.answer.set_exception(error)
+
+
+class Batcher:
+    """Runs one engine for many callers: `infer`, from any task of the event loop, between `start` and `stop`.
+
+    Args:
+        engine: called from `thread` alone.
+        thread: an executor with one thread.
+        limits: what a batch and the queue may hold.
+        on_batch: told of each run of the engine: how many panoramas it had, and how many seconds it took.
+        on_death: called if the batching task ends other than by `stop`. From then on `is_alive` is False, and whoever
+            waited has an error.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        thread: Executor,
+        limits: BatchLimits,
+        on_batch: Callable[[int, float], None],
+        on_death: Callable[[BaseException], None],
+    ) -> None:
+        self._engine = engine
+        self._thread = thread
+        self._limits = limits
+        self._on_batch = on_batch
+        self._on_death = on_death
+        self._queue: deque[_Item] = deque()
+        self._running: list[_Item] = []
+        self._arrival = asyncio.Event()
+        self._full = asyncio.Event()
+        self._seconds_per_item = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    @property
+    def queued_items(self) -> int:
+        return sum(not item.is_abandoned for item in self._queue)
+
+    @property
+    def queued_pixels(self) -> int:
+        return sum(item.pixels for item in self._queue if not item.is_abandoned)
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until a panorama that came now would be done, judged by the batches of late."""
+        return (self.queued_items + len(self._running) + 1) * self._seconds_per_item
+
+    def start(self) -> None:
+        """Begin to take panoramas. Needs a running event loop."""
+        self._task = asyncio.create_task(self._work(), name="batcher")
+        self._task.add_done_callback(self._end)
+
+    async def stop(self) -> None:
+        """Take no more panoramas. What waits or runs gets `NotReady`; a batch that runs is not waited for."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def infer(self, panorama: Pixels) -> Inferred:
+        """Depth of one panorama, uint8 (H, W, 3), from the next batch that has room for it.
+
+        A caller that is cancelled gives up its place: its panorama reaches the engine only if it is there already.
+
+        Raises:
+            Overloaded: the queue is full.
+            NotReady: the batcher is not running, or stopped.
+            EngineError: the engine failed on this panorama, or gave NaN or infinity for it.
+            OutOfMemory: the device has no room even for this panorama alone.
+        """
+        if not self.is_alive:
+            raise NotReady("the model is not running")
+        item = _Item(panorama, asyncio.get_running_loop().time())
+        self._drop_abandoned()
+        if self._queue and self.queued_pixels + item.pixels > self._limits.queued_pixels:
+            raise Overloaded(f"{len(self._queue)} panoramas are waiting already", retry_after_s=self.wait_s)
+        self._queue.append(item)
+        self._arrival.set()
+        if not self._fits(self._queue[0], among=self._queue):
+            self._full.set()
+        return await item.answer
+
+    async def _work(self) -> None:
+        while True:
+            await self._arrival.wait()
+            if self._limits.delay_s:
+                await self._window()
+            self._running = self._take_batch()
+            if self._running:
+                await self._run(self._running)
+            self._running = []
+
+    async def _window(self) -> None:
+        """Wait until the delay of the first panorama is over, or a batch is full before."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._queue[0].arrived + self._limits.delay_s):
+                await self._full.wait()
+
+    def _take_batch(self) -> list[_Item]:
+        """From the front of the queue, as many as fit. The first that does not fit stays at the front."""
+        self._drop_abandoned()
+        batch: list[_Item] = []
+        while self._queue and self._fits(self._queue[0], among=batch):
+            batch.append(self._queue.popleft())
+        if not self._queue:
+            self._arrival.clear()
+        self._full.clear()
+        return batch
+
+    def _fits(self, item: _Item, among: Collection[_Item]) -> bool:
+        return len(among) < self._limits.items and all(item.panorama.shape == other.panorama.shape for other in among)
+
+    def _drop_abandoned(self) -> None:
+        self._queue = deque(item for item in self._queue if not item.is_abandoned)
+
+    async def _run(self, batch: Sequence[_Item]) -> None:
+        """Run a batch. Where it fails, run its halves: a bad panorama, or one too many for the device, fails alone."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        panoramas = [item.panorama for item in batch]
+        try:
+            answers = await loop.run_in_executor(self._thread, _infer, self._engine, panoramas)
+        except EngineUnavailable:
+            raise  # The device is gone for good, and this task with it.
+        except Exception as error:  # noqa: BLE001 - whatever one panorama does to the engine, the others live on
+            await self._run_halves(batch, error)
+            return
+        seconds = loop.time() - started
+        self._observe(len(batch), seconds)
+        for item, answer in zip(batch, answers, strict=True):
+            if answer is None:
+                item.fail(EngineError("the model gave NaN or infinity for this panorama"))
+            elif not item.is_abandoned:
+                item.answer.set_result(Inferred(*answer, queue_s=started - item.arrived, inference_s=seconds))
+
+    async def _run_halves(self, batch: Sequence[_Item], error: Exception) -> None:
+        if len(batch) == 1:
+            if not isinstance(error, DapError):
+                unforeseen, error = error, EngineError("the engine failed on this panorama")
+                error.__cause__ = unforeseen
+            batch[0].fail(error)
+            return
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):
+            wanted = [item for item in half if not item.is_abandoned]
+            if wanted:
+                await self._run(wanted)
+
+    def _observe(self, size: int, seconds: float) -> None:
+        latest = seconds / size
+        self._seconds_per_item += (latest - self._seconds_per_item) * (0.2 if self._seconds_per_item else 1.0)
+        self._on_batch(size, seconds)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        """The task is no more, so nobody may wait for it."""
+        error = None if task.cancelled() else task.exception()
+        for item in (*self._running, *self._queue):
+            item.fail(EngineError("the engine has died") if error else NotReady("the service is going down"))
+        self._running = []
+        self._queue.clear()
+        if error is not None:
+            self._on_death(error)
+
+
+def _infer(engine: Engine, panoramas: Sequence[Pixels]) -> list[tuple[Floats, Floats] | None]:
+    """On the engine's thread: depth and range probabilities of each panorama, None where they are not finite."""
+    inference = engine.infer(np.stack(panoramas))
+    return [
+        (depth, in_range) if np.isfinite(depth).all() and np.isfinite(in_range).all() else None
+        for depth, in_range in zip(inference.depth, inference.in_range, strict=True)
+    ]

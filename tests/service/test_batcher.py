@@ -1,0 +1,286 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from dap.errors import EngineError, EngineUnavailable, NotReady, OutOfMemory, Overloaded
+from service.batcher import Batcher, BatchLimits
+
+PIXELS = 4 * 8
+WIDE = BatchLimits(items=8, queued_pixels=100 * PIXELS)
+
+
+def panorama(red: int, height: int = 4) -> npt.NDArray[np.uint8]:
+    return np.full((height, 2 * height, 3), red, np.uint8)
+
+
+def reds(batch: npt.NDArray[np.uint8]) -> list[int]:
+    return [int(panorama[0, 0, 0]) for panorama in batch]
+
+
+@asynccontextmanager
+async def running(
+    engine,
+    limits: BatchLimits = WIDE,
+    on_batch: Callable[[int, float], None] = lambda size, seconds: None,
+    on_death: Callable[[BaseException], None] = lambda error: None,
+) -> AsyncIterator[Batcher]:
+    with ThreadPoolExecutor(1) as thread:
+        batcher = Batcher(engine, thread, limits, on_batch, on_death)
+        batcher.start()
+        try:
+            async with asyncio.timeout(10):
+                yield batcher
+        finally:
+            engine.gate.set()
+            await batcher.stop()
+
+
+@asynccontextmanager
+async def busy(engine, batcher: Batcher) -> AsyncIterator[asyncio.Task]:
+    """The engine runs a first panorama, with red 0, until the block is left."""
+    engine.gate.clear()
+    first = asyncio.create_task(batcher.infer(panorama(0)))
+    await asyncio.to_thread(engine.entered.acquire)
+    yield first
+    await asyncio.sleep(0)
+    engine.gate.set()
+
+
+def submit(batcher: Batcher, *panoramas: npt.NDArray[np.uint8]) -> list[asyncio.Task]:
+    return [asyncio.create_task(batcher.infer(pixels)) for pixels in panoramas]
+
+
+async def outcomes(tasks: list[asyncio.Task]) -> list[object]:
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_an_idle_engine_takes_a_panorama_at_once_and_alone(engine) -> None:
+    async with running(engine) as batcher:
+        inferred = await batcher.infer(panorama(40))
+    assert inferred.depth.shape == (4, 8)
+    assert inferred.in_range.shape == (4, 4, 8)
+    assert inferred.depth[0, 0] == 20.0
+    assert inferred.queue_s >= 0
+    assert inferred.inference_s > 0
+
+
+async def test_panoramas_that_come_while_the_engine_is_busy_run_in_one_batch(engine) -> None:
+    async with running(engine) as batcher:
+        async with busy(engine, batcher):
+            waiting = submit(batcher, panorama(20), panorama(40), panorama(60))
+        answers = await asyncio.gather(*waiting)
+    assert engine.batch_sizes == [1, 3]
+    assert [answer.depth[0, 0] for answer in answers] == [10.0, 20.0, 30.0]
+
+
+async def test_a_batch_takes_no_more_than_its_limit_and_the_rest_comes_next_in_order(engine) -> None:
+    async with running(engine, BatchLimits(items=2, queued_pixels=100 * PIXELS)) as batcher:
+        async with busy(engine, batcher):
+            waiting = submit(batcher, *(panorama(red) for red in (1, 2, 3)))
+        await asyncio.gather(*waiting)
+    assert [reds(batch) for batch in engine.batches] == [[0], [1, 2], [3]]
+
+
+async def test_a_panorama_of_another_size_stays_at_the_front_and_is_not_overtaken(engine) -> None:
+    async with running(engine) as batcher:
+        async with busy(engine, batcher):
+            waiting = submit(batcher, panorama(1), panorama(2, height=6), panorama(3))
+        await asyncio.gather(*waiting)
+    assert [reds(batch) for batch in engine.batches] == [[0], [1], [2], [3]]
+
+
+async def test_each_run_is_reported(engine) -> None:
+    runs = []
+    async with running(engine, on_batch=lambda size, seconds: runs.append((size, seconds > 0))) as batcher:
+        async with busy(engine, batcher):
+            waiting = submit(batcher, panorama(1), panorama(2))
+        await asyncio.gather(*waiting)
+    assert runs == [(1, True), (2, True)]
+
+
+class TestDelay:
+    async def test_the_first_panorama_waits_for_company(self, engine) -> None:
+        async with running(engine, BatchLimits(items=8, queued_pixels=100 * PIXELS, delay_s=0.2)) as batcher:
+            early = submit(batcher, panorama(1))
+            await asyncio.sleep(0.01)
+            late = submit(batcher, panorama(2))
+            await asyncio.gather(*early, *late)
+        assert engine.batch_sizes == [2]
+
+    async def test_a_full_batch_waits_no_longer(self, engine) -> None:
+        async with running(engine, BatchLimits(items=2, queued_pixels=100 * PIXELS, delay_s=3600)) as batcher:
+            await asyncio.gather(*submit(batcher, panorama(1), panorama(2)))
+        assert engine.batch_sizes == [2]
+
+    async def test_no_company_is_waited_for_longer_than_the_delay(self, engine) -> None:
+        async with running(engine, BatchLimits(items=2, queued_pixels=100 * PIXELS, delay_s=0.01)) as batcher:
+            await batcher.infer(panorama(1))
+        assert engine.batch_sizes == [1]
+
+
+class TestQueueLimit:
+    async def test_more_pixels_than_the_queue_may_hold_are_refused_with_a_time_to_come_back(self, engine) -> None:
+        async with running(engine, BatchLimits(items=8, queued_pixels=2 * PIXELS)) as batcher:
+            await batcher.infer(panorama(0))
+            async with busy(engine, batcher) as first:
+                waiting = submit(batcher, panorama(1), panorama(2))
+                await asyncio.sleep(0)
+                assert (batcher.queued_items, batcher.queued_pixels) == (2, 2 * PIXELS)
+                with pytest.raises(Overloaded) as refused:
+                    await batcher.infer(panorama(3))
+            await asyncio.gather(first, *waiting)
+        assert refused.value.retry_after_s is not None
+        assert refused.value.retry_after_s > 0
+        assert [reds(batch) for batch in engine.batches[1:]] == [[0], [1, 2]]
+
+    async def test_a_single_panorama_beyond_the_limit_runs_when_nothing_waits(self, engine) -> None:
+        async with running(engine, BatchLimits(items=8, queued_pixels=PIXELS - 1)) as batcher:
+            assert (await batcher.infer(panorama(2))).depth[0, 0] == 1.0
+
+    async def test_abandoned_panoramas_take_no_room(self, engine) -> None:
+        async with running(engine, BatchLimits(items=8, queued_pixels=PIXELS)) as batcher:
+            async with busy(engine, batcher):
+                (gone,) = submit(batcher, panorama(1))
+                await asyncio.sleep(0)
+                gone.cancel()
+                await outcomes([gone])
+                assert batcher.queued_items == 0
+                waiting = submit(batcher, panorama(2))
+            await asyncio.gather(*waiting)
+
+
+class TestAbandoned:
+    async def test_a_panorama_nobody_waits_for_never_reaches_the_engine(self, engine) -> None:
+        async with running(engine) as batcher:
+            async with busy(engine, batcher):
+                waiting = submit(batcher, panorama(1), panorama(2), panorama(3))
+                await asyncio.sleep(0)
+                waiting[1].cancel()
+            await outcomes(waiting)
+        assert [reds(batch) for batch in engine.batches] == [[0], [1, 3]]
+
+    async def test_one_that_is_on_the_engine_already_does_not_touch_the_others(self, engine) -> None:
+        async with running(engine) as batcher:
+            async with busy(engine, batcher) as first:
+                waiting = submit(batcher, panorama(4))
+                await asyncio.sleep(0)
+                first.cancel()
+            (answer,) = await asyncio.gather(*waiting)
+        assert answer.depth[0, 0] == 2.0
+        assert first.cancelled()
+
+    async def test_a_queue_of_only_abandoned_panoramas_runs_nothing_and_the_next_one_is_served(self, engine) -> None:
+        async with running(engine) as batcher:
+            async with busy(engine, batcher) as first:
+                (gone,) = submit(batcher, panorama(1))
+                await asyncio.sleep(0)
+                gone.cancel()
+            await first
+            await batcher.infer(panorama(2))
+        assert [reds(batch) for batch in engine.batches] == [[0], [2]]
+
+
+class TestFailure:
+    async def test_out_of_memory_splits_the_batch_until_it_fits(self, engine) -> None:
+        def room_for_two(panoramas: npt.NDArray[np.uint8]) -> None:
+            if len(panoramas) > 2:
+                raise OutOfMemory("no room")
+
+        engine.before = room_for_two
+        async with running(engine) as batcher:
+            async with busy(engine, batcher):
+                waiting = submit(batcher, *(panorama(2 * metres) for metres in range(1, 6)))
+            answers = await asyncio.gather(*waiting)
+        assert [answer.depth[0, 0] for answer in answers] == [1.0, 2.0, 3.0, 4.0, 5.0]
+        assert engine.batch_sizes == [1, 5, 2, 3, 1, 2]
+
+    async def test_a_panorama_with_no_room_even_alone_is_told_so(self, engine) -> None:
+        def no_room(panoramas: npt.NDArray[np.uint8]) -> None:
+            raise OutOfMemory("no room")
+
+        engine.before = no_room
+        async with running(engine) as batcher:
+            with pytest.raises(OutOfMemory):
+                await batcher.infer(panorama(1))
+            assert batcher.is_alive
+
+    @pytest.mark.parametrize("error", [EngineError("bad"), RuntimeError("unforeseen")])
+    async def test_a_panorama_that_breaks_the_engine_fails_alone(self, engine, error: Exception) -> None:
+        def choke_on_13(panoramas: npt.NDArray[np.uint8]) -> None:
+            if (panoramas == 13).any():
+                raise error
+
+        engine.before = choke_on_13
+        async with running(engine) as batcher:
+            async with busy(engine, batcher):
+                waiting = submit(batcher, *(panorama(red) for red in (2, 13, 4, 6)))
+            two, thirteen, four, six = await outcomes(waiting)
+            assert batcher.is_alive
+        assert [answer.depth[0, 0] for answer in (two, four, six)] == [1.0, 2.0, 3.0]
+        assert isinstance(thirteen, EngineError)
+
+    async def test_nan_is_an_error_of_its_panorama_alone(self, engine) -> None:
+        infer = engine.infer
+
+        def infer_with_a_hole(panoramas: npt.NDArray[np.uint8]):
+            inference = infer(panoramas)
+            inference.depth[panoramas[..., 0] == 13] = np.nan
+            return inference
+
+        engine.infer = infer_with_a_hole
+        async with running(engine) as batcher:
+            async with busy(engine, batcher):
+                waiting = submit(batcher, panorama(13), panorama(2))
+            thirteen, two = await outcomes(waiting)
+        assert isinstance(thirteen, EngineError)
+        assert two.depth[0, 0] == 1.0
+
+
+class TestDeath:
+    async def test_a_lost_device_fails_all_that_wait_and_is_reported(self, engine) -> None:
+        def device_lost(panoramas: npt.NDArray[np.uint8]) -> None:
+            raise EngineUnavailable("the device fell off the bus")
+
+        engine.before = device_lost
+        deaths: list[BaseException] = []
+        async with running(engine, BatchLimits(items=1, queued_pixels=100 * PIXELS), on_death=deaths.append) as batcher:
+            async with busy(engine, batcher) as first:
+                waiting = submit(batcher, panorama(1), panorama(2))
+            results = await outcomes([first, *waiting])
+            assert not batcher.is_alive
+            with pytest.raises(NotReady):
+                await batcher.infer(panorama(3))
+        assert [type(result) for result in results] == [EngineError] * 3
+        assert [str(death) for death in deaths] == ["the device fell off the bus"]
+        assert engine.batch_sizes == [1]
+
+    async def test_stop_tells_all_that_wait_and_is_no_death(self, engine) -> None:
+        deaths: list[BaseException] = []
+        async with running(engine, on_death=deaths.append) as batcher, busy(engine, batcher) as first:
+            waiting = submit(batcher, panorama(1))
+            await asyncio.sleep(0)
+            await batcher.stop()
+            results = await outcomes([first, *waiting])
+        assert [type(result) for result in results] == [NotReady] * 2
+        assert deaths == []
+
+    async def test_before_start_nothing_is_taken(self, engine) -> None:
+        batcher = Batcher(engine, ThreadPoolExecutor(1), BatchLimits(1, 1), lambda *run: None, lambda error: None)
+        with pytest.raises(NotReady):
+            await batcher.infer(panorama(1))
+
+
+async def test_the_wait_grows_with_the_queue(engine) -> None:
+    async with running(engine) as batcher:
+        await batcher.infer(panorama(0))
+        idle = batcher.wait_s
+        async with busy(engine, batcher):
+            waiting = submit(batcher, panorama(1), panorama(2))
+            await asyncio.sleep(0)
+            assert batcher.wait_s == pytest.approx(4 * idle)
+        await asyncio.gather(*waiting)
