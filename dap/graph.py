@@ -1,7 +1,8 @@
-"""What an ONNX file says of itself, read before any library runs it: the model's metadata, and whether the file points outside itself.
+"""What an ONNX file says of itself, read before any library runs it: its metadata, and whether it is whole in itself.
 
-An ONNX file is one protocol-buffers message. Its wire format is a flat list of fields with their lengths, so a model of a gigabyte is described in
-milliseconds by stepping over the weights: https://protobuf.dev/programming-guides/encoding/ ; field numbers from onnx.proto of the ONNX standard.
+An ONNX file is one protocol-buffers message. Its wire format is a flat list of fields with their lengths, so a model of
+a gigabyte is described in milliseconds by stepping over the weights: https://protobuf.dev/programming-guides/encoding/
+; field numbers from onnx.proto of the ONNX standard.
 """
 
 import json
@@ -79,7 +80,8 @@ class GraphMetadata:
 def read_graph_metadata(path: Path) -> GraphMetadata:
     """The metadata of the ONNX file at `path`, which must hold all of its own weights.
 
-    A tensor kept in another file could name any file of the machine, so a graph with one is refused, here and before an engine opens it.
+    A tensor kept in another file could name any file of the machine, so a graph with one is refused, here and before an
+    engine opens it.
 
     Raises:
         ModelFileInvalid: not an ONNX file, metadata missing or wrong, or a tensor with external data.
@@ -109,7 +111,7 @@ def size_from_json(text: str) -> tuple[int, int]:
         ModelFileInvalid: not the size of a 2:1 panorama.
     """
     match _json_list(text):
-        case [int(height), int(width)] if 0 < height and width == 2 * height:
+        case [int(height), int(width)] if height > 0 and width == 2 * height:
             return height, width
     raise ModelFileInvalid(
         f"dap.input_size is {text!r}: expected [height, width] of a 2:1 panorama such as [256, 512]."
@@ -136,7 +138,7 @@ def _has_external_data(data: mmap.mmap, start: int, end: int, message: str, dept
 
 
 def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(field number, first byte, end) of each length-delimited field of a message; numbers are stepped over. IndexError where the bytes end early."""
+    """(number, first byte, end) of each length-delimited field; the others are stepped over. IndexError if cut off."""
     position = start
     while position < end:
         key, position = _varint(data, position)

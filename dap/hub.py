@@ -1,7 +1,8 @@
 """Fetching one file from a model hub: streamed, resumed, checked, and in its place only when whole.
 
-The protocol is that of the Hugging Face hub: `BASE/REPOSITORY/resolve/main/FILE`, where a HEAD request is answered with `X-Linked-Etag` (for a large
-file the SHA-256 of its content) and `X-Linked-Size`, and a GET may be sent on to a store that honours `Range` (RFC 9110, section 14).
+The protocol is that of the Hugging Face hub: `BASE/REPOSITORY/resolve/main/FILE`, where a HEAD request is answered with
+`X-Linked-Etag` (for a large file the SHA-256 of its content) and `X-Linked-Size`, and a GET may be sent on to a store
+that honours `Range` (RFC 9110, section 14).
 """
 
 import fcntl
@@ -52,11 +53,13 @@ class HubFile:
 def fetch(file: HubFile, destination: Path, *, hub: str | None = None, progress: Progress | None = None) -> str:
     """Download `file` to `destination` and return its SHA-256.
 
-    What has arrived stays in `destination` + `.part`, and a later call goes on from there. The size must be the one known; the SHA-256 must be the one
-    that the hub states, where it states one (nobody else published one for the DAP release). It is written beside the file as `sha256sum -c` reads it.
+    What has arrived stays in `destination` + `.part`, and a later call goes on from there. The size must be the one
+    known; the SHA-256 must be the one that the hub states, where it states one (nobody else published one for the DAP
+    release). It is written beside the file as `sha256sum -c` reads it.
 
     Raises:
-        DownloadFailed: no connection, no such file, no room on the disk, or another process is at it; what has arrived is kept.
+        DownloadFailed: no connection, no such file, no room on the disk, or another process is at it; what has arrived
+            is kept.
         ModelFileInvalid: all arrived and the hash is wrong; nothing is kept.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +81,8 @@ def fetch(file: HubFile, destination: Path, *, hub: str | None = None, progress:
         if stated and sha256 != stated:
             partial.unlink()
             raise ModelFileInvalid(
-                f"The SHA-256 of {file.name} should be {stated}, as the hub states, and is {sha256}. It was removed: pull it again."
+                f"The SHA-256 of {file.name} should be {stated}, as the hub states, and is {sha256}. "
+                "It was removed: pull it again."
             )
         record = destination.with_name(f"{destination.name}.sha256")
         record.write_text(f"{sha256}  {destination.name}\n", encoding="ascii")

@@ -1,7 +1,7 @@
 """The registry of models: the bundled one, the official release, and any file.
 
-A model is a name with weights, a licence, an input size and range thresholds. `find_model` takes a name or a path; `model_file` gives its file, or
-an error that says which file to put where; `pull` fetches it.
+A model is a name with weights, a licence, an input size and range thresholds. `find_model` takes a name or a path;
+`model_file` gives its file, or an error that says which file to put where; `pull` fetches it.
 """
 
 import json
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from dap.depth import RANGES
-from dap.graph import read_graph_metadata, size_from_json
 from dap.errors import InvalidParameter, ModelFileInvalid, ModelFileMissing, UnknownModel
+from dap.graph import read_graph_metadata, size_from_json
 from dap.hub import HubFile, Progress, fetch
 from dap.model.config import NetworkConfig
 
@@ -22,8 +22,8 @@ SUFFIXES = (".onnx", ".pth", ".safetensors")
 _OFFICIAL_SIZE = (512, 1024)
 _OFFICIAL_THRESHOLDS = (100.0,)
 _OFFICIAL_LICENCE = (
-    "see the model card: sources differ (MIT beside the code, apache-2.0 proposed, CC BY-NC 4.0 recorded by an integrator); "
-    "the encoder is under Meta's DINOv3 licence"
+    "see the model card: sources differ (MIT beside the code, apache-2.0 proposed, CC BY-NC 4.0 recorded by an "
+    "integrator); the encoder is under Meta's DINOv3 licence"
 )
 _NOT_STATED = "not stated in the file"
 _NETWORK_KEY = "dap.network"  # as dap.model.checkpoints writes it, which imports torch
@@ -103,8 +103,9 @@ def cache_folder() -> Path:
 
 
 def find_model(name_or_path: str | Path) -> Model:
-    """The model of that name, or the model in that file: `.onnx` as `dap export` writes it, `.pth` in the official layout, `.safetensors` in ours or
-    in the official layout.
+    """The model of that name, or the one in that file.
+
+    A file is `.onnx` as `dap export` writes it, `.pth` in the official layout, or `.safetensors` in either layout.
 
     Raises:
         UnknownModel: neither a name of the registry nor a file of such a kind.
@@ -139,13 +140,14 @@ def model_file(model: Model) -> Path:
         if model.hub is None:
             raise ModelFileMissing(f"The file of {model.name} is missing: expected {model.path}.")
         raise ModelFileMissing(
-            f"{model.name} is not on this machine. Run `dap models pull {model.name}`; or, without a network here, fetch "
-            f"{model.hub.url()} ({model.hub.size} bytes) elsewhere and put it at {model.path}."
+            f"{model.name} is not on this machine. Run `dap models pull {model.name}`; or, without a network "
+            f"here, fetch {model.hub.url()} ({model.hub.size} bytes) elsewhere and put it at {model.path}."
         )
     size = model.path.stat().st_size
     if model.hub and size != model.hub.size:
         raise ModelFileInvalid(
-            f"{model.path} should have {model.hub.size} bytes and has {size}: remove it and run `dap models pull {model.name}`."
+            f"{model.path} should have {model.hub.size} bytes and has {size}: remove it and run "
+            f"`dap models pull {model.name}`."
         )
     return model.path
 

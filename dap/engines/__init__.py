@@ -1,4 +1,4 @@
-"""Engines: what runs a model. Importing this package loads no library; `create_engine` loads the one that is asked for."""
+"""Engines: what runs a model. Importing this package loads no library; `create_engine` loads the one asked for."""
 
 from typing import Literal, get_args
 
@@ -7,51 +7,61 @@ from dap.errors import EngineUnavailable
 from dap.models import Model, model_file
 
 EngineName = Literal["auto", "onnx", "torch"]
+Precision = Literal["fp32", "bf16"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-__all__ = ["ENGINES", "Engine", "EngineName", "Inference", "create_engine"]
+__all__ = ["ENGINES", "PRECISIONS", "Engine", "EngineName", "Inference", "Precision", "create_engine"]
 
 
 def create_engine(
-    model: Model, engine: EngineName = "auto", *, device: str = "auto", threads: int | None = None
+    model: Model,
+    engine: EngineName = "auto",
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    precision: Precision = "fp32",
 ) -> Engine:
     """An engine with the model loaded, not yet warm.
 
     Args:
         model: from `dap.models.find_model`.
         engine: `onnx` runs exported files, `torch` runs checkpoints; `auto` takes the one that the model's file is for.
-        device: `cpu`, `cuda`, `cuda:1`, or `auto`: the GPU where the library has one, else the CPU; a log line says which and why.
-        threads: on the CPU, how many work on one batch; by default the cores this process may use. More than those slows every request down, fewer
-            leave cores idle unless something else needs them.
+        device: `cpu`, `cuda`, `cuda:1`, or `auto`: the GPU where the library finds one, else the CPU; a log line says
+            which and why.
+        threads: how many work on one batch on the CPU; by default as many as the cores this process may use. More than
+            that slows every batch down, fewer leave cores for other work.
+        precision: of the torch engine: `bf16` runs convolutions and matrix products in bfloat16. An exported file has
+            its precision inside.
 
     Raises:
         ModelFileMissing: the model's file is not on this machine; the message says what to put where.
         ModelFileInvalid: the file is not the model it should be.
         EngineUnavailable: the library or the device is not here, or the engine cannot run this kind of file.
     """
+    if engine not in ENGINES:
+        raise EngineUnavailable(f"No engine is named {engine!r}: expected one of {', '.join(ENGINES)}.")
     path = model_file(model)
-    kind = "onnx" if path.suffix == ".onnx" else "torch"
-    if engine == "auto":
-        engine = kind
-    elif engine not in ENGINES:
-        raise EngineUnavailable(f"no engine is named {engine!r}: expected one of {', '.join(ENGINES)}")
-    if engine == "onnx":
-        if kind != "onnx":
+    exported = path.suffix == ".onnx"
+    if engine == "onnx" and not exported:
+        raise EngineUnavailable(
+            f"The onnx engine runs exported files, and {model.name} is a checkpoint. Use the engine torch, or export "
+            f"it once with `dap export --model {model.name} --to onnx --output FILE.onnx` and give FILE.onnx as the model."
+        )
+    if engine == "torch" and exported:
+        raise EngineUnavailable(f"The torch engine runs checkpoints, and {model.name} is an exported file: use onnx.")
+    if exported:
+        if precision != "fp32":
             raise EngineUnavailable(
-                f"the onnx engine runs exported files, and {model.name} is a checkpoint: use the engine torch, or export it "
-                f"once with `dap export --model {model.name} --to onnx --output FILE.onnx` and use FILE.onnx as the model"
+                f"The onnx engine runs {model.name} in the precision of the file, not in {precision}."
             )
         from dap.engines.onnx import OnnxEngine
 
         return OnnxEngine(path, model, device=device, threads=threads)
-    if kind == "onnx":
-        raise EngineUnavailable(
-            f"the torch engine runs checkpoints, and {model.name} is an exported file: use the engine onnx"
-        )
     try:
         from dap.engines.torch import TorchEngine
     except ModuleNotFoundError as error:
         raise EngineUnavailable(
-            f"the torch engine needs {error.name}, which is not installed: pip install 'depth-any-panorama[export]'"
+            f"The torch engine needs {error.name}, which is not installed: pip install 'depth-any-panorama[export]'."
         ) from None
-    return TorchEngine(path, model, device=device, threads=threads)
+    return TorchEngine(path, model, device=device, threads=threads, precision=precision)

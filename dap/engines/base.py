@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dap.errors import EngineError, EngineUnavailable
+
 
 @dataclass(frozen=True)
 class Inference:
@@ -58,3 +60,41 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give the device's memory back. The engine is not used after."""
         ...
+
+
+def parse_device(device: str) -> tuple[str, int | None]:
+    """`auto`, `cpu`, `cuda` or `cuda:N` as its kind and number.
+
+    Raises:
+        EngineUnavailable: anything else.
+    """
+    kind, _, number = device.partition(":")
+    if device in ("auto", "cpu", "cuda"):
+        return kind, None
+    if kind == "cuda" and number.isdecimal():
+        return kind, int(number)
+    raise EngineUnavailable(f"No device is named {device!r}: expected auto, cpu, cuda or cuda:N.")
+
+
+def check_panoramas(panoramas: npt.NDArray[np.uint8], input_size: tuple[int, int]) -> None:
+    """Refuse a batch that is not uint8 (B, H, W, 3) of the input size.
+
+    Raises:
+        EngineError: it is not; the caller is at fault.
+    """
+    if panoramas.dtype != np.uint8 or panoramas.ndim != 4 or panoramas.shape[1:] != (*input_size, 3):
+        height, width = input_size
+        raise EngineError(
+            f"Expected uint8 panoramas of shape (B, {height}, {width}, 3); got {panoramas.dtype} {panoramas.shape}."
+        )
+
+
+def check_finite(inference: Inference) -> Inference:
+    """The same inference, if all of it is numbers.
+
+    Raises:
+        EngineError: NaN or infinity, which broken weights and overflows in low precision give.
+    """
+    if not (np.isfinite(inference.depth).all() and np.isfinite(inference.in_range).all()):
+        raise EngineError("The model gave NaN or infinity: expected finite metres and probabilities.")
+    return inference

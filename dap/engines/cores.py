@@ -10,7 +10,8 @@ _CGROUP_ROOT = Path("/sys/fs/cgroup")
 def available_cores() -> int:
     """Cores that the scheduler's affinity mask and the control group's CPU quota leave to this process, at least 1.
 
-    A container limited to 2 CPUs on a 64-core node still sees 64 cores; a thread pool of 64 there is throttled to a crawl. A fractional quota rounds up.
+    A container limited to 2 CPUs on a 64-core node still sees 64 cores; a thread pool of 64 there is throttled to a
+    crawl. A fractional quota rounds up.
     """
     cores = len(os.sched_getaffinity(0))
     quota = _quota_v2(_CGROUP_ROOT, Path("/proc/self/cgroup")) or _quota_v1(_CGROUP_ROOT)
@@ -18,7 +19,7 @@ def available_cores() -> int:
 
 
 def _quota_v2(root: Path, membership: Path) -> float | None:
-    """The least `cpu.max` of the process's control group and its parents, in cores (https://docs.kernel.org/admin-guide/cgroup-v2.html)."""
+    """The least `cpu.max` of the control group and its parents, in cores (docs.kernel.org/admin-guide/cgroup-v2.html)."""
     group = next((line[3:] for line in _read(membership).splitlines() if line.startswith("0::")), "/")
     folder = root / group.strip().lstrip("/")
     quotas = []

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from dap.engines.base import Inference
+from dap.engines.base import Inference, check_finite, check_panoramas, parse_device
 from dap.engines.cores import available_cores
 from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid, OutOfMemory
 from dap.graph import GraphMetadata, read_graph_metadata
@@ -27,7 +27,6 @@ _FAILURES = (
     native.InvalidArgument,
     native.InvalidGraph,
     native.InvalidProtobuf,
-    native.NoSuchFile,
     native.NotImplemented,
     native.RuntimeException,
     RuntimeError,
@@ -39,8 +38,9 @@ _NO_ROOM = re.compile(r"failed to allocate memory|bad.?alloc|out of memory|ALLOC
 class OnnxEngine:
     """Runs a file that `dap export` wrote. See `dap.engines.base.Engine`.
 
-    Before ONNX Runtime opens the file it is checked to be whole in itself (external data could name any file of the machine) and to carry our metadata.
-    ONNX Runtime runs no code from a file, and no library of custom operators is ever registered, so a graph that asks for one does not load.
+    Before ONNX Runtime opens the file it is checked to be whole in itself (external data could name any file of the
+    machine) and to carry our metadata. ONNX Runtime runs no code from a file, and no library of custom operators is
+    ever registered, so a graph that asks for one does not load.
     """
 
     name = "onnx"
@@ -56,7 +56,7 @@ class OnnxEngine:
         if (metadata.input_size, metadata.thresholds) != (model.input_size, model.thresholds):
             raise ModelFileInvalid(
                 f"{path.name} is for input {metadata.input_size} and thresholds {metadata.thresholds}: "
-                f"expected those of {model.name}, {model.input_size} and {model.thresholds}"
+                f"expected those of {model.name}, {model.input_size} and {model.thresholds}."
             )
         self.input_size = metadata.input_size
         self.thresholds = metadata.thresholds
@@ -65,21 +65,17 @@ class OnnxEngine:
         _check_signature(self._session, metadata, path)
 
     def infer(self, panoramas: npt.NDArray[np.uint8]) -> Inference:
-        """Depth and range probabilities of uint8 (B, H, W, 3) RGB panoramas of the model's input size; any batch size."""
+        """See `dap.engines.base.Engine.infer`; any batch size, panoramas of the model's input size."""
         if self._session is None:
-            raise EngineError("the engine is closed")
-        if panoramas.dtype != np.uint8 or panoramas.ndim != 4 or panoramas.shape[1:] != (*self.input_size, 3):
-            expected = ("B", *self.input_size, 3)
-            raise EngineError(f"expected uint8 panoramas of shape {expected}, came {panoramas.dtype} {panoramas.shape}")
+            raise EngineError("The engine is closed.")
+        check_panoramas(panoramas, self.input_size)
         try:
             depth, in_range = self._session.run(["depth", "in_range"], {"panorama": np.ascontiguousarray(panoramas)})
         except (*_FAILURES, MemoryError) as error:
             if isinstance(error, MemoryError) or _NO_ROOM.search(str(error)):
-                raise OutOfMemory(f"no room on {self.device} for a batch of {len(panoramas)}") from error
-            raise EngineError(f"ONNX Runtime failed on a batch of {len(panoramas)}") from error
-        if not (np.isfinite(depth).all() and np.isfinite(in_range).all()):
-            raise EngineError("the model gave NaN or infinity: expected finite metres and probabilities")
-        return Inference(depth=depth, in_range=in_range)
+                raise OutOfMemory(f"No room on {self.device} for a batch of {len(panoramas)}.") from error
+            raise EngineError(f"ONNX Runtime failed on a batch of {len(panoramas)}.") from error
+        return check_finite(Inference(depth, in_range))
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         """Run each batch size once."""
@@ -92,34 +88,29 @@ class OnnxEngine:
 
 
 def _open(path: Path, device: str, threads: int) -> tuple[ort.InferenceSession, str]:
-    """A session on the device asked for, and the device's name. `auto` may end on the CPU, and says so; a device that was named may not."""
-    kind, _, index = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and not index.isdecimal()):
-        raise EngineUnavailable(f"no device is named {device!r}: expected auto, cpu, cuda or cuda:N")
+    """A session and the device it is on. `auto` may end on the CPU, and says so; a device that was named may not."""
+    kind, number = parse_device(device)
     has_cuda = _CUDA in ort.get_available_providers()
     if kind == "cuda" and not has_cuda:
         raise EngineUnavailable(
-            "cuda was asked for, and this ONNX Runtime is built without it: install onnxruntime-gpu"
+            f"{device} was asked for, and ONNX Runtime is built without CUDA here: install onnxruntime-gpu."
         )
     if kind != "cpu" and has_cuda:
-        number = int(index or 0)
-        session = _session(
-            path, threads, [(_CUDA, {"device_id": number, "arena_extend_strategy": "kSameAsRequested"}), _CPU]
-        )
+        number = number or 0
+        options = {"device_id": number, "arena_extend_strategy": "kSameAsRequested"}
+        session = _session(path, threads, [(_CUDA, options), _CPU])
         # ONNX Runtime goes on without a provider whose libraries do not load.
         if _CUDA in session.get_providers():
             _log.info("onnx engine: cuda:%d, %s", number, "as asked for" if kind == "cuda" else "the first GPU found")
             return session, f"cuda:{number}"
         if kind == "cuda":
             raise EngineUnavailable(
-                f"{device} was asked for, and ONNX Runtime could not start it: its CUDA and cuDNN libraries or the driver do not fit"
+                f"{device} was asked for, and ONNX Runtime cannot start it: driver, CUDA and cuDNN do not fit together."
             )
-        _log.warning(
-            "onnx engine: cpu with %d threads: a GPU build is installed, but CUDA could not be started", threads
-        )
+        _log.warning("onnx engine: cpu with %d threads, since CUDA is installed and could not be started", threads)
         return session, "cpu"
     reason = "as asked for" if kind == "cpu" else "this ONNX Runtime is built without CUDA"
-    _log.info("onnx engine: cpu with %d threads: %s", threads, reason)
+    _log.info("onnx engine: cpu with %d threads, %s", threads, reason)
     return _session(path, threads, [_CPU]), "cpu"
 
 
@@ -131,11 +122,12 @@ def _session(path: Path, threads: int, providers: list[str | tuple[str, dict[str
     try:
         return ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
     except _FAILURES as error:
-        raise ModelFileInvalid(f"ONNX Runtime cannot load {path.name}: {_first_line(error)}") from error
+        detail = str(error).partition("\n")[0].replace(str(path), path.name)
+        raise ModelFileInvalid(f"ONNX Runtime cannot load {path.name}: {detail}") from error
 
 
 def _check_signature(session: ort.InferenceSession, metadata: GraphMetadata, path: Path) -> None:
-    """The inputs and outputs by name, type and shape, the batch left open."""
+    """The inputs and outputs by name, type and shape; the batch is open."""
     height, width = metadata.input_size
     expected = {
         "panorama": ("tensor(uint8)", [height, width, 3]),
@@ -144,8 +136,4 @@ def _check_signature(session: ort.InferenceSession, metadata: GraphMetadata, pat
     }
     found = {value.name: (value.type, value.shape[1:]) for value in (*session.get_inputs(), *session.get_outputs())}
     if found != expected:
-        raise ModelFileInvalid(f"{path.name} has inputs and outputs {found}: expected {expected}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+        raise ModelFileInvalid(f"{path.name} has the inputs and outputs {found}: expected {expected}.")
