@@ -61,7 +61,7 @@ def rotate(tokens: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 class MaskedBiasLinear(nn.Linear):
-    """A linear layer whose bias is masked: DINOv3 keeps the keys' third of the qkv bias in the file and never uses it."""
+    """A linear layer with a masked bias: DINOv3 keeps the keys' third of the qkv bias in the file, unused."""
 
     bias_mask: Tensor
 

@@ -108,7 +108,7 @@ _HYBRID_FEATURES = {"hybrid-s": (48, 24), "hybrid-xs": (16, 8)}
 
 
 def _head(config: NetworkConfig, taps: tuple[int, ...], *, outputs: int, narrow: bool) -> DptHead:
-    """A head in the official widths for a ViT; for a hybrid the range mask, the simpler question, gets a narrower one."""
+    """A head in the official widths for a ViT; a hybrid gives the range mask, the simpler question, less."""
     if config.encoder in _HEAD_WIDTHS:
         levels, features = _HEAD_WIDTHS[config.encoder]
     else:
