@@ -1,6 +1,6 @@
 """Depth maps: metres along the ray, which of them are valid, and what can be said of them.
 
-The range mask: a model says for each of its thresholds how probable it is that the surface is nearer (the range mask head
+The range mask: a model says for each of its thresholds how probable it is that the surface is nearer (range mask head
 of DAP, arXiv 2512.16913); a pixel is valid for a range where that is above one half.
 """
 

@@ -21,7 +21,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def longitudes(width: int) -> npt.NDArray[np.float64]:
-    """Longitude of the centre of each column, float64 (W,), ascending within (-pi, pi); right of forward is positive."""
+    """Longitude of the centre of each column, float64 (W,), ascending within (-pi, pi), positive to the right."""
     return ((np.arange(width) + 0.5) / width - 0.5) * (2 * np.pi)
 
 
@@ -67,7 +67,7 @@ def solid_angles(height: int, width: int) -> npt.NDArray[np.float64]:
 
 
 def roll_yaw(array: npt.NDArray[Scalar], columns: int) -> npt.NDArray[Scalar]:
-    """A panorama (H, W, ...) as a camera turned left by `columns` / W of a turn sees it: moved right by whole columns."""
+    """A panorama (H, W, ...) moved right by whole columns: the camera turned left by `columns` / W of a turn."""
     return np.roll(array, columns, axis=1)
 
 
