@@ -6,9 +6,9 @@ network's configuration in the file's metadata. Both are read strictly: a missin
 an error that lists the names. Nothing is ever unpickled but plain tensors (`weights_only`).
 """
 
-import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -170,7 +170,7 @@ def _some_names(what: str, names: Iterable[str]) -> str:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         # torch's own message suggests to turn weights_only off: the last thing to do with a file that is not plain
         # tensors.
         raise ModelFileInvalid(f"{path.name} is not a checkpoint of plain tensors.") from error
