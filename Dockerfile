@@ -1,7 +1,7 @@
 # The service in a container. One target so far:
 #   docker build --target cpu -t depth-any-panorama:cpu .     numpy and ONNX Runtime, no torch, the bundled model inside
 # PYTHON_IMAGE may be any image with Python 3.11 or later and pip; build and final stage use the same one, so the environment fits.
-ARG PYTHON_IMAGE=python:3.12-slim-bookworm
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 
 FROM ${PYTHON_IMAGE} AS build

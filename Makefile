@@ -19,12 +19,12 @@ help:
 	@echo 'make test    format, lint, types and the whole suite'
 	@echo 'make check   format, lint and types alone'
 	@echo 'make format  let ruff rewrite what it can'
-	@echo 'make bench   measure the service on this machine (benchmarks/README.md)'
+	@echo 'make bench   measure the service on this machine (docs/performance.md)'
 	@echo 'make image   build the container image of the service (docker)'
 	@echo 'make clean   remove the environment and everything made'
 
 demo: $(VENV)/runs
-	$(BIN)/python demo/run.py --out $(OUT)
+	$(BIN)/python -m demo.run --out $(OUT)
 
 serve: $(VENV)/runs
 	$(BIN)/dap serve
@@ -42,7 +42,7 @@ format: $(VENV)/develops
 	$(BIN)/ruff format .
 
 bench: $(VENV)/runs
-	$(BIN)/python benchmarks/service.py --json $(OUT)/benchmark.json
+	$(BIN)/python -m benchmarks.service --json $(OUT)/benchmark.json
 
 image:
 	docker build --target cpu --tag depth-any-panorama:cpu .

@@ -15,6 +15,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from service.settings import Settings
+
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / "k8s" / "base"
 OVERLAYS = sorted((ROOT / "k8s" / "overlays").iterdir())
@@ -113,6 +115,14 @@ def test_every_port_is_the_port_of_the_image() -> None:
     assert COMPOSE["services"]["dap"]["ports"] == [f"{exposed}:{exposed}"]
     scraped = read(ROOT / "deploy" / "prometheus.yml")["scrape_configs"][0]["static_configs"][0]["targets"]
     assert scraped == [f"dap:{exposed}"]
+
+
+def test_accepted_requests_may_finish_before_the_process_is_killed() -> None:
+    fields = Settings.model_fields
+    going_down_s = fields["shutdown_grace_s"].default + fields["drain_timeout_s"].default
+    pre_stop_s = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert POD["terminationGracePeriodSeconds"] > pre_stop_s + going_down_s
+    assert int(COMPOSE["services"]["dap"]["stop_grace_period"].removesuffix("s")) > going_down_s
 
 
 def test_the_pod_has_the_least_privilege() -> None:

@@ -1,0 +1,1 @@
+"""Programs that measure; docs/performance.md says how to run them and what they gave."""
