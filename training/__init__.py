@@ -1,0 +1,1 @@
+"""Training: data, losses and the trainer that make the models which `dap` runs."""

@@ -1,0 +1,4 @@
+"""Synthetic panoramas with exact depth: procedural indoor and outdoor scenes, and a ray caster that draws them.
+
+`render_batch(seeds, height, width)` in `render.py` is the way in; `dap render` writes samples to look at.
+"""

@@ -1,0 +1,158 @@
+"""What stands between light and file: exposure, white balance, uneven brightness, tone curve, blur, noise, JPEG, holes of a scanner.
+
+Strengths are about a third of a full photometric randomisation; more than that was measured to hurt short trainings.
+"""
+
+import functools
+import math
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.synthetic.scene import Faults
+
+# ITU-T T.81 (JPEG), Annex K, table K.1: luminance quantisation
+_LUMINANCE = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+NOISE_TABLE = 1 << 18
+
+
+def random_faults(rng: random.Random, holes: float = 0.0, exposure: float | None = None) -> Faults:
+    """Draws the faults of one camera; `holes` is the chance that the scan has holes; `exposure` fixes the mean brightness."""
+    red, green, blue = (math.exp(rng.gauss(0, 0.05)) for _ in range(3))
+    return Faults(
+        exposure=exposure if exposure is not None else math.exp(rng.gauss(math.log(0.17), 0.45)),
+        gains=(red, green, blue),
+        gamma=math.exp(rng.gauss(0, 0.12)),
+        saturation=1 + rng.uniform(-0.3, 0.2),
+        contrast=1 + rng.uniform(-0.12, 0.15),
+        haze=rng.uniform(0, 0.04) if rng.random() < 0.3 else 0.0,
+        shading_strength=rng.uniform(0.05, 0.35) if rng.random() < 0.5 else 0.0,
+        blur=rng.uniform(0.0, 0.75),
+        noise=rng.uniform(0, 0.016) if rng.random() < 0.7 else 0.0,
+        jpeg_quality=int(rng.uniform(40, 95)) if rng.random() < 0.4 else 0,
+        hole_share=rng.uniform(0.002, 0.05) if rng.random() < holes else 0.0,
+    )
+
+
+def _column(values: list[float], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None, None]
+
+
+def _waves(seeds: Sequence[int], salt: int, rows: int, columns: int, height: int, width: int, device: torch.device) -> Tensor:
+    """A smooth random field of unit variance or less per scene, (B, 1, height, width), without a seam at the border."""
+    draws = [np.random.default_rng([seed, salt]).standard_normal((rows, columns + 1), dtype=np.float32) for seed in seeds]
+    coarse = torch.from_numpy(np.stack(draws))[:, None]
+    coarse[..., -1] = coarse[..., 0]
+    return torch.nn.functional.interpolate(coarse.to(device), (height, width), mode="bicubic", align_corners=True)
+
+
+def _tone(light: Tensor, faults: Sequence[Faults], known_mean: Tensor) -> Tensor:
+    """Linear light (B, 3, H, W) -> display values in [0, 1]: exposure, white balance, soft shoulder, gamma."""
+    device = light.device
+    gains = torch.tensor([f.gains for f in faults], dtype=torch.float32, device=device)[:, :, None, None]
+    scaled = light * (gains * (_column([f.exposure for f in faults], device) / known_mean))
+    rolled = torch.where(scaled > 0.6, 0.6 + 0.4 * (1 - torch.exp((0.6 - scaled) / 0.4)), scaled)
+    power = _column([f.gamma / 2.2 for f in faults], device)
+    return rolled.clamp_min_(1e-6).pow(power)
+
+
+def _colour(picture: Tensor, faults: Sequence[Faults]) -> Tensor:
+    device = picture.device
+    gray = picture.mean(1, keepdim=True)
+    picture = gray + (picture - gray) * _column([f.saturation for f in faults], device)
+    picture = 0.4 + (picture - 0.4) * _column([f.contrast for f in faults], device)
+    haze = _column([f.haze for f in faults], device)
+    return picture * (1 - haze) + haze
+
+
+def _blur(picture: Tensor, faults: Sequence[Faults]) -> Tensor:
+    """A 3 x 3 kernel of standard deviation `blur` pixels; rows near the poles are blurred like the others."""
+    edge = torch.tensor([math.exp(-0.5 / max(f.blur, 0.05) ** 2) for f in faults], dtype=torch.float32, device=picture.device)[:, None, None, None]
+    wide = picture + edge * (torch.roll(picture, 1, 3) + torch.roll(picture, -1, 3))
+    tall = torch.cat([wide[:, :, :1], wide, wide[:, :, -1:]], 2)
+    height = picture.shape[2]
+    return (wide + edge * (tall[:, :, :height] + tall[:, :, 2:])) / (1 + 2 * edge).square()
+
+
+@functools.lru_cache(maxsize=4)
+def _normal_table(device: torch.device) -> Tensor:
+    table = torch.from_numpy(np.random.default_rng(11).standard_normal(NOISE_TABLE, dtype=np.float32))
+    return torch.cat([table, table]).to(device)
+
+
+def _add_noise(picture: Tensor, faults: Sequence[Faults], seeds: Sequence[int]) -> Tensor:
+    table = _normal_table(picture.device)
+    count = picture[0].numel()
+    windows = []
+    for seed in seeds:
+        start = (seed * 69069 + 1) % NOISE_TABLE
+        window = table[start : start + min(count, NOISE_TABLE)]
+        windows.append(window if count <= NOISE_TABLE else window.repeat(-(-count // NOISE_TABLE))[:count])
+    return torch.addcmul(picture, torch.stack(windows).reshape(picture.shape), _column([f.noise for f in faults], picture.device))
+
+
+@functools.lru_cache(maxsize=4)
+def _cosines(device: torch.device) -> Tensor:
+    """The orthonormal 8 x 8 cosine transform (type II)."""
+    index = np.arange(8)
+    basis = np.sqrt(np.where(index == 0, 1, 2) / 8)[:, None] * np.cos((2 * index[None] + 1) * index[:, None] * np.pi / 16)
+    return torch.from_numpy(basis.astype(np.float32)).to(device)
+
+
+def _jpeg(picture: Tensor, quality: Sequence[int]) -> Tensor:
+    """The loss of a baseline JPEG (4:4:4, every component with the luminance table), without the file."""
+    height, width = picture.shape[-2:]
+    device = picture.device
+    padded = torch.nn.functional.pad(picture, (0, -width % 8, 0, -height % 8), mode="replicate") * 255 - 128
+    red, green, blue = padded.unbind(1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    planes = torch.stack([luma, (blue - luma) * 0.564, (red - luma) * 0.713], 1)
+    scale = [(5000 / q if q < 50 else 200 - 2 * q) / 100 for q in quality]
+    steps = torch.tensor(_LUMINANCE, dtype=torch.float32, device=device)
+    table = (steps[None] * torch.tensor(scale, device=device)[:, None, None]).clamp_min_(1.0)[:, None, None, :, None, :]
+    basis = _cosines(device)
+    blocks = planes.reshape(len(quality), 3, padded.shape[2] // 8, 8, padded.shape[3] // 8, 8)
+    coefficients = torch.einsum("ij,bcyjxk,lk->bcyixl", basis, blocks, basis)
+    kept = torch.round(coefficients / table) * table
+    luma, blueness, redness = torch.einsum("ji,bcyjxk,kl->bcyixl", basis, kept, basis).reshape(planes.shape).unbind(1)
+    red, blue = luma + redness / 0.713, luma + blueness / 0.564
+    green = (luma - 0.299 * red - 0.114 * blue) / 0.587
+    return (torch.stack([red, green, blue], 1)[..., :height, :width] + 128) / 255
+
+
+def scan_holes(seeds: Sequence[int], faults: Sequence[Faults], height: int, width: int, device: torch.device) -> Tensor:
+    """bool (B, height, width), True in the holes of a scan: blobs that cover about `hole_share` of the picture."""
+    holes = torch.zeros((len(seeds), height, width), dtype=torch.bool, device=device)
+    for i, (seed, fault) in enumerate(zip(seeds, faults, strict=True)):
+        if fault.hole_share > 0:
+            field = _waves([seed], 3, 12, 24, height, width, device)[0, 0]
+            holes[i] = field > torch.quantile(field.flatten()[:: max(1, field.numel() // 4096)], 1 - fault.hole_share)
+    return holes
+
+
+def photograph(light: Tensor, faults: Sequence[Faults], seeds: Sequence[int], known: Tensor) -> Tensor:
+    """Linear light (B, 3, H, W) -> sRGB-like uint8 (B, H, W, 3); black where not `known` (B, H, W)."""
+    height, width = light.shape[-2:]
+    mean = light.clamp_max(3.0).mean((1, 2, 3), keepdim=True).clamp_min_(1e-4)
+    if any(f.shading_strength for f in faults):
+        strength = _column([f.shading_strength for f in faults], light.device)
+        light = light * torch.exp(_waves(seeds, 1, 4, 8, height, width, light.device) * strength)
+    picture = _colour(_tone(light, faults, mean), faults)
+    picture = _add_noise(_blur(picture, faults), faults, seeds).clamp_(0, 1)
+    coded = [i for i, f in enumerate(faults) if f.jpeg_quality]
+    if coded:
+        picture[coded] = _jpeg(picture[coded], [faults[i].jpeg_quality for i in coded])
+    picture = picture * known[:, None]
+    return (picture.clamp_(0, 1) * 255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
