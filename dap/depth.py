@@ -6,12 +6,14 @@ of DAP, arXiv 2512.16913); a pixel is valid for a range where that is above one 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dap import sphere
 from dap.errors import InvalidParameter
 
 Range = Literal[10, 20, 50, 100] | None
@@ -20,6 +22,8 @@ RangeMask = Literal["head", "depth", "none"]
 
 PERCENTILES: tuple[int, ...] = (1, 5, 25, 50, 75, 95, 99)
 BAND_EDGES_DEG: tuple[int, ...] = (90, 60, 30, 0, -30, -60, -90)
+STEPS_PER_METRE = 512
+STEPS = 65536
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,35 @@ class DepthMap:
         return replace(self, depth=depth, valid=self.valid[rows, columns])
 
     def statistics(self) -> DepthStatistics:
-        """Shares, extremes, percentiles and latitude bands of the valid depth, weighted by solid angle."""
-        raise NotImplementedError
+        """Shares, extremes, percentiles and latitude bands of the valid depth, weighted by solid angle.
+
+        Percentiles and medians are found in steps of 1/512 m up to 128 m, as the 16-bit PNG has them.
+        """
+        height, width = self.size
+        weights = sphere.solid_angles(height, width)
+        edges = [round((90 - edge) / 180 * height) for edge in BAND_EDGES_DEG]
+        bands = [slice(top, bottom) for top, bottom in pairwise(edges)]
+        histograms = [_histogram(self.depth[band], self.valid[band], weights[band]) for band in bands]
+        total = np.sum(histograms, axis=0)
+        kept = self.depth[self.valid]
+        ring = np.sum(self.depth, axis=1, where=self.valid, dtype=np.float64)
+        return DepthStatistics(
+            valid_share=float(total.sum() / (4 * np.pi)),
+            minimum=float(kept.min()) if kept.size else None,
+            maximum=float(kept.max()) if kept.size else None,
+            mean=float(ring @ weights / total.sum()) if kept.size else None,
+            median=_quantile(total, 0.5),
+            percentiles={p: value for p in PERCENTILES if (value := _quantile(total, p / 100)) is not None},
+            bands=tuple(
+                DepthBand(
+                    top_deg=top,
+                    bottom_deg=bottom,
+                    valid_share=float(histogram.sum() / max(weights[band].sum() * width, np.finfo(float).tiny)),
+                    median=_quantile(histogram, 0.5),
+                )
+                for (top, bottom), band, histogram in zip(pairwise(BAND_EDGES_DEG), bands, histograms, strict=True)
+            ),
+        )
 
 
 def apply_range(
@@ -144,6 +175,22 @@ def apply_range(
     if channel is not None and thresholds[channel] == range:
         return DepthMap(depth, valid, float(range), "head", model)
     return DepthMap(depth, valid & (depth <= range), float(range), "depth", model)
+
+
+def _histogram(
+    depth: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Solid angle that has each depth, in steps of 1 / STEPS_PER_METRE."""
+    steps = np.clip(depth[valid] * STEPS_PER_METRE + 0.5, 0, STEPS - 1).astype(np.uint16)
+    return np.bincount(steps, np.repeat(weights, valid.sum(axis=1)), minlength=STEPS).astype(np.float64)
+
+
+def _quantile(histogram: npt.NDArray[np.float64], share: float) -> float | None:
+    """Depth in metres that `share` of the solid angle reaches at most; None where there is none."""
+    reached = np.cumsum(histogram)
+    if reached[-1] == 0:
+        return None
+    return float(np.searchsorted(reached, share * reached[-1])) / STEPS_PER_METRE
 
 
 def _nearest(source: int, target: int) -> npt.NDArray[np.intp]:

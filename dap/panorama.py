@@ -160,27 +160,32 @@ def resize_pixels(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.N
     return np.array(_resize(Image.fromarray(pixels), size))
 
 
+@contextmanager
+def opened(header: ImageHeader) -> Iterator[ImageFile]:
+    """The file in its decoder, not yet decoded. What the decoder raises on corrupt pixels becomes BrokenImage."""
+    height, width = header.stored_size
+    try:
+        with _DECODERS[header.format](BytesIO(header.image)) as image:
+            if image.size != (width, height):
+                raise BrokenImage(
+                    f"the {header.format} is corrupt: its header says {width}x{height}, its pixels do not"
+                )
+            yield image
+    except _DECODER_FAILURES as error:
+        raise BrokenImage(f"the {header.format} is truncated or corrupt: {error}") from error
+
+
 def _check_pixels(size: tuple[int, int], what: str, limits: Limits) -> None:
     height, width = size
     if height * width > limits.max_pixels:
         raise TooManyPixels(f"at most {limits.max_pixels} pixels are taken; {what} has {width}x{height}")
 
 
-@contextmanager
-def _decoder_failures_as_broken_image(image_format: ImageFormat) -> Iterator[None]:
-    try:
-        yield
-    except _DECODER_FAILURES as error:
-        raise BrokenImage(f"the {image_format} is truncated or corrupt: {error}") from error
-
-
 def _decode_rgb(header: ImageHeader, at_least: tuple[int, int]) -> Image.Image:
     """The picture, upright, RGB; a JPEG reduced by 2, 4 or 8 where it stays no smaller than `at_least` (h, w)."""
     height, width = header.stored_size
     wanted_height, wanted_width = at_least if header.orientation < 5 else at_least[::-1]
-    with _decoder_failures_as_broken_image(header.format), _DECODERS[header.format](BytesIO(header.image)) as image:
-        if image.size != (width, height):
-            raise BrokenImage(f"the {header.format} says {width}x{height} pixels and holds {image.size}")
+    with opened(header) as image:
         # Only by a factor that divides the size: else the last column would be a part of one, and the circle not close.
         for factor in (8, 4, 2):
             if (

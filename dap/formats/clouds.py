@@ -1,0 +1,7 @@
+"""What a point cloud can be written as. The first is the default."""
+
+from dap.cloud import PointCloud
+from dap.formats import ply
+from dap.formats.base import Format, registry
+
+CLOUD_FORMATS: dict[str, Format[PointCloud]] = registry(ply.FORMAT)

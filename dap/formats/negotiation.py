@@ -1,0 +1,46 @@
+"""Which format an `Accept` header asks for (RFC 9110, section 12.5.1)."""
+
+import re
+from collections.abc import Mapping
+
+from dap.errors import NotAcceptable
+from dap.formats.base import Format, Value
+
+_RANGE = re.compile(r"\s*([^\s/;,]+)/([^\s/;,]+)\s*((?:;[^,]*)?)")
+_QUALITY = re.compile(r";\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*(?:;|$)", re.IGNORECASE)
+
+
+def negotiate(formats: Mapping[str, Format[Value]], accept: str | None) -> Format[Value]:
+    """The format that the header prefers; among equals the first of the registry, which is also what no header gets.
+
+    A format has the quality of the most specific media range that fits it. Of a media range's parameters only `q` is
+    looked at.
+
+    Raises:
+        NotAcceptable: none fits; the message lists what can be had.
+    """
+    ranges = _media_ranges(accept) if accept and accept.strip() else {("*", "*"): 1.0}
+    qualities = {name: _quality(entry.media_type, ranges) for name, entry in formats.items()}
+    best = max(qualities, key=lambda name: qualities[name])
+    if qualities[best] == 0:
+        offers = ", ".join(f"{entry.media_type} ({name})" for name, entry in formats.items())
+        raise NotAcceptable(f"one of these can be written: {offers}; the request accepts {(accept or '')[:200]!r}")
+    return formats[best]
+
+
+def _media_ranges(accept: str) -> dict[tuple[str, str], float]:
+    """Quality by (type, subtype), in lower case; what cannot be read is left out."""
+    ranges: dict[tuple[str, str], float] = {}
+    for element in accept.lower().split(","):
+        media_range = _RANGE.fullmatch(element)
+        if media_range is None:
+            continue
+        quality = _QUALITY.search(media_range[3])
+        ranges[media_range[1], media_range[2]] = min(1.0, float(quality[1])) if quality else 1.0
+    return ranges
+
+
+def _quality(media_type: str, ranges: Mapping[tuple[str, str], float]) -> float:
+    kind, _, subtype = media_type.partition("/")
+    fitting = (ranges[key] for key in ((kind, subtype), (kind, "*"), ("*", "*")) if key in ranges)
+    return next(fitting, 0.0)
