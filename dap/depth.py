@@ -23,7 +23,7 @@ RangeMask = Literal["head", "depth", "none"]
 PERCENTILES: tuple[int, ...] = (1, 5, 25, 50, 75, 95, 99)
 BAND_EDGES_DEG: tuple[int, ...] = (90, 60, 30, 0, -30, -60, -90)
 STEPS_PER_METRE = 512
-STEPS = 65536
+MAX_STEPS = 65535
 
 
 @dataclass(frozen=True)
@@ -101,34 +101,45 @@ class DepthMap:
         height, width = size
         if size == self.size:
             return self
-        rows, columns = _nearest(self.size[0], height)[:, None], _nearest(self.size[1], width)
+        rows, columns = _nearest(self.size[0], height), _nearest(self.size[1], width)
+        nearest_valid = self.valid[:, columns][rows]
         if height < self.size[0] or width < self.size[1]:
-            return replace(self, depth=self.depth[rows, columns], valid=self.valid[rows, columns])
+            return replace(self, depth=self.depth[:, columns][rows], valid=nearest_valid)
         if self.valid.all():
-            return replace(self, depth=_enlarge(self.depth, size), valid=np.ones(size, np.bool_))
+            return replace(self, depth=_enlarge(self.depth, size), valid=nearest_valid)
         weight = _enlarge(self.valid.astype(np.float32), size)
         depth = _enlarge(np.where(self.valid, self.depth, np.float32(0)), size)
         np.divide(depth, weight, out=depth, where=weight > 0)
-        return replace(self, depth=depth, valid=self.valid[rows, columns])
+        return replace(self, depth=depth, valid=nearest_valid)
+
+    def quantised(self) -> npt.NDArray[np.uint16]:
+        """Depth in whole steps of 1/512 m (2 mm), uint16 (H, W), 0 where not valid.
+
+        Valid depth is rounded and clipped into 1 to 65535: the ceiling is 128 m.
+        """
+        steps = np.where(self.valid, self.depth, np.float32(0)) * np.float32(STEPS_PER_METRE)
+        np.clip(np.rint(steps, out=steps), 1, MAX_STEPS, out=steps)
+        return steps.astype(np.uint16) * self.valid
 
     def statistics(self) -> DepthStatistics:
         """Shares, extremes, percentiles and latitude bands of the valid depth, weighted by solid angle.
 
-        Percentiles and medians are found in steps of 1/512 m up to 128 m, as the 16-bit PNG has them.
+        Percentiles and medians are as exact as `quantised`.
         """
         height, width = self.size
         weights = sphere.solid_angles(height, width)
         edges = [round((90 - edge) / 180 * height) for edge in BAND_EDGES_DEG]
         bands = [slice(top, bottom) for top, bottom in pairwise(edges)]
-        histograms = [_histogram(self.depth[band], self.valid[band], weights[band]) for band in bands]
+        steps = self.quantised()
+        histograms = [_histogram(steps[band], weights[band]) for band in bands]
         total = np.sum(histograms, axis=0)
-        kept = self.depth[self.valid]
-        ring = np.sum(self.depth, axis=1, where=self.valid, dtype=np.float64)
+        seen = bool(self.valid.any())
+        ring_sums = np.sum(self.depth, axis=1, where=self.valid, dtype=np.float64)
         return DepthStatistics(
             valid_share=float(total.sum() / (4 * np.pi)),
-            minimum=float(kept.min()) if kept.size else None,
-            maximum=float(kept.max()) if kept.size else None,
-            mean=float(ring @ weights / total.sum()) if kept.size else None,
+            minimum=float(np.min(self.depth, where=self.valid, initial=np.inf)) if seen else None,
+            maximum=float(np.max(self.depth, where=self.valid, initial=0)) if seen else None,
+            mean=float(ring_sums @ weights / total.sum()) if seen else None,
             median=_quantile(total, 0.5),
             percentiles={p: value for p in PERCENTILES if (value := _quantile(total, p / 100)) is not None},
             bands=tuple(
@@ -177,12 +188,12 @@ def apply_range(
     return DepthMap(depth, valid & (depth <= range), float(range), "depth", model)
 
 
-def _histogram(
-    depth: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Solid angle that has each depth, in steps of 1 / STEPS_PER_METRE."""
-    steps = np.clip(depth[valid] * STEPS_PER_METRE + 0.5, 0, STEPS - 1).astype(np.uint16)
-    return np.bincount(steps, np.repeat(weights, valid.sum(axis=1)), minlength=STEPS).astype(np.float64)
+def _histogram(steps: npt.NDArray[np.uint16], weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Solid angle that is valid at each depth, in steps."""
+    per_pixel = np.repeat(weights, steps.shape[1])
+    histogram: npt.NDArray[np.float64] = np.bincount(steps.ravel(), per_pixel, MAX_STEPS + 1).astype(np.float64)
+    histogram[0] = 0
+    return histogram
 
 
 def _quantile(histogram: npt.NDArray[np.float64], share: float) -> float | None:
@@ -201,4 +212,4 @@ def _enlarge(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDAr
     height, width = size
     circle = Image.fromarray(np.pad(values, ((0, 0), (1, 1)), mode="wrap"))
     box = (1, 0, 1 + values.shape[1], values.shape[0])
-    return np.array(circle.resize((width, height), Image.Resampling.BILINEAR, box=box))
+    return np.array(circle.resize((width, height), Image.Resampling.BILINEAR, box))

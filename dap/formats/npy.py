@@ -11,10 +11,10 @@ from dap.formats.base import Format
 
 def encode(depth_map: DepthMap) -> bytes:
     """The depth as .npy."""
-    stream = BytesIO()
     metres = np.where(depth_map.valid, depth_map.depth, np.float32(np.nan)).astype("<f4", copy=False)
-    np.lib.format.write_array(stream, metres, version=(1, 0), allow_pickle=False)
-    return stream.getvalue()
+    header = BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(metres))
+    return header.getvalue() + metres.tobytes()
 
 
 def decode(data: bytes) -> DepthMap:

@@ -12,13 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dap import headers, panorama
-from dap.depth import DepthMap, RangeMask
+from dap.depth import STEPS_PER_METRE, DepthMap, RangeMask
 from dap.errors import BrokenImage, TooManyPixels, UnsupportedMediaType
 from dap.formats.base import Format
 
-SCALE = 512
 INVALID = 0
-CEILING = 65535
 
 _SUB_FILTER = 1
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,9})?")
@@ -31,7 +29,7 @@ def encode(depth_map: DepthMap) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0)
     text = {
         "Unit": "metre",
-        "Scale": str(SCALE),
+        "Scale": str(STEPS_PER_METRE),
         "Invalid": str(INVALID),
         "Model": depth_map.model,
         "Range": "none" if depth_map.range is None else f"{depth_map.range:g}",
@@ -41,7 +39,7 @@ def encode(depth_map: DepthMap) -> bytes:
     chunks += [
         headers.png_chunk(b"tEXt", f"{key}\0{value}".encode("latin-1", "replace")) for key, value in text.items()
     ]
-    chunks += [headers.png_chunk(b"IDAT", _compressed(_quantised(depth_map))), headers.png_chunk(b"IEND", b"")]
+    chunks += [headers.png_chunk(b"IDAT", _compressed(depth_map.quantised())), headers.png_chunk(b"IEND", b"")]
     return headers.PNG_MAGIC + b"".join(chunks)
 
 
@@ -64,7 +62,7 @@ def decode(data: bytes) -> DepthMap:
             )
         values = np.array(image)
     text = _text(data)
-    scale = _positive("Scale", text.get("Scale", str(SCALE)))
+    scale = _positive("Scale", text.get("Scale", str(STEPS_PER_METRE)))
     known = text.get("Range", "none")
     return DepthMap(
         depth=(values / scale).astype(np.float32),
@@ -75,21 +73,15 @@ def decode(data: bytes) -> DepthMap:
     )
 
 
-def _quantised(depth_map: DepthMap) -> npt.NDArray[np.uint16]:
-    steps = np.where(depth_map.valid, depth_map.depth, np.float32(0)) * np.float32(SCALE)
-    np.clip(np.rint(steps, out=steps), INVALID + 1, CEILING, out=steps)
-    return np.where(depth_map.valid, steps.astype(np.uint16), np.uint16(INVALID))
-
-
-def _compressed(values: npt.NDArray[np.uint16]) -> bytes:
+def _compressed(steps: npt.NDArray[np.uint16]) -> bytes:
     """Filtered and deflated rows.
 
     Pillow would do, but tries all five filters on each row. Depth is smooth, so the difference to the left neighbour
     (Sub) is as good, in less than half the time. Measured at 4096x2048: level 1 68 ms and 1.7 MB, level 3 128 ms and
     1.5 MB, level 6 308 ms and 1.1 MB; Pillow at level 1 179 ms and 1.9 MB.
     """
-    height, width = values.shape
-    raw = values.astype(">u2").view(np.uint8)
+    height, width = steps.shape
+    raw = steps.astype(">u2").view(np.uint8)
     rows = np.empty((height, 1 + 2 * width), np.uint8)
     rows[:, 0] = _SUB_FILTER
     rows[:, 1:3] = raw[:, :2]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from dap.depth import DepthMap
+from dap.depth import MAX_STEPS, STEPS_PER_METRE, DepthMap
 from dap.formats.base import Format
 
 QUALITY = 90
@@ -58,12 +58,13 @@ def _limits(depth_map: DepthMap) -> tuple[float, float]:
 
 
 def _indices(depth_map: DepthMap, near: float, far: float) -> npt.NDArray[np.uint8]:
+    metres = np.clip(np.arange(MAX_STEPS + 1) / STEPS_PER_METRE, near, far)
+    color_of_steps = np.rint(np.log(metres / near) / math.log(far / near) * (_COLORS - 1)).astype(np.uint8)
     height, width = depth_map.size
-    metres = np.where(depth_map.valid, depth_map.depth, np.float32(near))
-    share = np.log(np.clip(metres, near, far) / np.float32(near)) / np.float32(math.log(far / near))
     stripe = max(4, height // 64)
-    stripes = (np.arange(height)[:, None] + np.arange(width)) // stripe % 2 + _COLORS
-    return np.where(depth_map.valid, share * np.float32(_COLORS - 1) + np.float32(0.5), stripes).astype(np.uint8)
+    diagonals = (np.arange(height, dtype=np.uint16)[:, None] + np.arange(width, dtype=np.uint16)) // stripe % 2
+    stripes = diagonals.astype(np.uint8) + np.uint8(_COLORS)
+    return np.where(depth_map.valid, color_of_steps[depth_map.quantised()], stripes)
 
 
 def _colored(indices: npt.NDArray[np.uint8]) -> Image.Image:
