@@ -1,0 +1,69 @@
+"""The application: everything is made in `create_app` and held by what it returns; nothing is global."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from service import problems
+from service.middleware import AccessLog, Admission, BodyLimit, RequestHeaders
+from service.pipeline import EngineFactory, Pipeline, open_engine
+from service.routes import depth, health, metrics, models, pages, pointcloud
+from service.routes import problems as problem_kinds
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+_DESCRIPTION = """Metric depth from 360° panoramas.
+
+POST an equirectangular panorama; get the distance of every pixel in metres, or a coloured point cloud. Depth is the
+Euclidean distance along the ray of each pixel, never z. Errors are problem details (RFC 9457)."""
+
+
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The schema, with the problems that the routes refer to."""
+        schema = super().openapi()
+        schema["components"]["schemas"]["Problem"] = problems.Problem.model_json_schema()
+        return schema
+
+
+def create_app(settings: Settings | None = None, engine_factory: EngineFactory = open_engine) -> FastAPI:
+    """The service as an ASGI application.
+
+    Its lifespan loads the model in the background: it answers at once, and is ready when /readyz says so.
+
+    Args:
+        settings: from the environment (`DAP_...`) if not given.
+        engine_factory: makes the engine of the model that the settings name; called in a thread of its own.
+    """
+    settings = settings or Settings()
+    telemetry = Telemetry()
+    pipeline = Pipeline(settings, telemetry, engine_factory)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        pipeline.start()
+        yield
+        await pipeline.stop()
+
+    app = _Application(
+        title="Depth Any Panoramas",
+        description=_DESCRIPTION,
+        version="1.0",  # of the API, not of what answers it
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        exception_handlers=problems.HANDLERS,
+    )
+    app.state.settings, app.state.telemetry, app.state.pipeline = settings, telemetry, pipeline
+    for module in (depth, pointcloud, models, health, metrics, problem_kinds, pages):
+        app.include_router(module.router)
+    # The last one added is the first that a request passes.
+    app.add_middleware(
+        BodyLimit, max_bytes=settings.max_body_bytes, max_bytes_in_progress=settings.max_bytes_in_progress
+    )
+    app.add_middleware(Admission, max_requests=settings.max_requests, retry_after_s=lambda: pipeline.wait_s)
+    app.add_middleware(AccessLog, telemetry=telemetry)
+    app.add_middleware(RequestHeaders)
+    return app

@@ -1,0 +1,57 @@
+"""The sub-command `dap serve`. Each flag is a field of `Settings`, and so has an environment twin `DAP_<NAME>`."""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from service.settings import Settings
+
+
+def _flag(name: str, field: FieldInfo) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    return click.option(
+        f"--{name.replace('_', '-')}",
+        name,
+        type=click.Choice(choices) if choices else str,
+        envvar=f"DAP_{name.upper()}",
+        show_envvar=True,
+        default=None if field.default is None else str(field.default),
+        show_default=True,
+        help=field.description,
+    )
+
+
+def _flags(command: Callable[..., None]) -> Callable[..., None]:
+    for name, field in reversed(Settings.model_fields.items()):
+        command = _flag(name, field)(command)
+    return command
+
+
+@click.command(short_help="Serve depth over HTTP.")
+@_flags
+def serve(**flags: Any) -> None:
+    """Serve metric depth and point clouds of panoramas over HTTP.
+
+    The port answers at once; /readyz says when the model is loaded and warm. SIGTERM finishes what was accepted and
+    exits with 0.
+    """
+    try:
+        settings = Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        raise click.UsageError("; ".join(_complaint(dict(detail)) for detail in error.errors())) from None
+    # What serves takes half a second to import; `dap --help` should not.
+    from service.server import run
+
+    try:
+        status = run(settings)
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from None
+    raise SystemExit(status)
+
+
+def _complaint(detail: dict[str, Any]) -> str:
+    name = str(detail["loc"][0])
+    return f"--{name.replace('_', '-')} (DAP_{name.upper()}): {detail['msg']}; got {detail['input']!r}"

@@ -1,0 +1,110 @@
+"""Errors as `application/problem+json` (RFC 9457).
+
+An error of ours has a type of its own, `/problems/<slug>`, which this service also answers; what is no error of ours
+(no such path, no such method) is `about:blank`, where the status says it all. No problem holds a path of the server,
+a stack or a version.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Coroutine, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from dap.errors import DapError, InvalidParameter, Unavailable
+
+MEDIA_TYPE = "application/problem+json"
+CLIENT_CLOSED_REQUEST = 499  # nobody reads the answer; the access log does
+
+_log = logging.getLogger("dap.service")
+
+
+class Problem(BaseModel):
+    """Problem details (RFC 9457)."""
+
+    type: str = Field(description="What kind of problem it is: `/problems/<slug>`, or `about:blank`.")
+    title: str = Field(description="The kind of problem, in words.")
+    status: int = Field(description="The status of the answer.")
+    detail: str = Field(description="What was expected and what came.")
+    request_id: str = Field(description="As in the header X-Request-Id; the service's log has it too.")
+
+
+def problem_response(scope: Scope, error: DapError) -> Response:
+    """The answer to a request that ended in this error. The access log and the refusals are told its slug."""
+    _state(scope)["problem"] = error.slug
+    headers = {}
+    if isinstance(error, Unavailable) and error.status != HTTPStatus.GATEWAY_TIMEOUT:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s or 0)))
+    return _respond(scope, type_of(type(error)), error.title, error.status, str(error), headers)
+
+
+def unexpected_response(scope: Scope) -> Response:
+    """The answer to a request that ended in an error nobody foresaw. It says nothing of that error."""
+    _state(scope)["problem"] = DapError.slug
+    detail = "the service failed to answer; its log says why under this request id"
+    return _respond(scope, type_of(DapError), DapError.title, DapError.status, detail)
+
+
+def type_of(error: type[DapError]) -> str:
+    """The problem's type, a URI relative to the service."""
+    return f"/problems/{error.slug}"
+
+
+async def _on_dap_error(request: Request, error: DapError) -> Response:
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, Unavailable):
+        _log.error("request failed", exc_info=error, extra={"fields": {"request_id": _request_id(request.scope)}})
+    return problem_response(request.scope, error)
+
+
+async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
+    return problem_response(request.scope, InvalidParameter("; ".join(map(_parameter_error, error.errors()))))
+
+
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
+    title = HTTPStatus(error.status_code).phrase
+    detail = f"{request.method} {request.url.path}: {title}"
+    return _respond(request.scope, "about:blank", title, error.status_code, detail, error.headers)
+
+
+async def _on_client_disconnect(_request: Request, _error: ClientDisconnect) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+# Every error that may leave a route, answered with a problem.
+HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
+    DapError: _on_dap_error,
+    RequestValidationError: _on_validation_error,
+    HTTPException: _on_http_exception,
+    ClientDisconnect: _on_client_disconnect,
+}
+
+
+def _respond(
+    scope: Scope, kind: str, title: str, status: int, detail: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    problem = Problem(type=kind, title=title, status=status, detail=detail, request_id=_request_id(scope))
+    return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
+
+
+def _parameter_error(error: dict[str, Any]) -> str:
+    place, *names = error["loc"]
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    if error["type"] == "extra_forbidden":
+        return f"there is no {place} parameter {'.'.join(map(str, names))!r}"
+    return f"{place} parameter {'.'.join(map(str, names))!r}: {message}; got {error['input']!r:.100}"
+
+
+def _state(scope: Scope) -> dict[str, Any]:
+    state: dict[str, Any] = scope.setdefault("state", {})
+    return state
+
+
+def _request_id(scope: Scope) -> str:
+    return str(_state(scope).get("request_id", ""))

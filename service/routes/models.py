@@ -1,0 +1,54 @@
+"""GET /models: what is known, and which of it is served."""
+
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from dap.models import Model, known_models
+from service.requests import CurrentPipeline
+
+router = APIRouter(tags=["service"])
+
+
+class ModelDescription(BaseModel):
+    """A model as the service describes it."""
+
+    name: str
+    description: str
+    licence: str = Field(description="Of the weights.")
+    source: str = Field(description="Where the weights come from.")
+    input_width: int = Field(description="Pixels that the network sees.")
+    input_height: int
+    thresholds: list[float] = Field(description="Metres: the ranges that the model has a channel for.")
+    state: Literal["serving", "bundled", "downloaded", "not downloaded", "local file", "missing"]
+
+
+class ModelList(BaseModel):
+    """Every model that the service knows."""
+
+    models: list[ModelDescription]
+
+
+@router.get("/models", summary="Models known here, and the one that is served")
+async def models(pipeline: CurrentPipeline) -> ModelList:
+    """The model that is served, first, and then all that have a name."""
+    served = pipeline.model
+    others = [model for model in known_models() if served is None or model.name != served.name]
+    return ModelList(
+        models=[_describe(model, is_served=model is served) for model in ([served] if served else []) + others]
+    )
+
+
+def _describe(model: Model, *, is_served: bool) -> ModelDescription:
+    height, width = model.input_size
+    return ModelDescription(
+        name=model.name,
+        description=model.description,
+        licence=model.licence,
+        source=model.source,
+        input_width=width,
+        input_height=height,
+        thresholds=list(model.thresholds),
+        state="serving" if is_served else model.state,
+    )

@@ -1,0 +1,73 @@
+"""POST /pointcloud: a panorama in, coloured points out."""
+
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query
+from pydantic import Field
+from starlette.responses import Response
+
+from dap.cloud import PointCloud, Sampling, point_cloud
+from dap.errors import InvalidParameter
+from dap.formats.base import Format, find
+from dap.formats.clouds import CLOUD_FORMATS
+from dap.formats.negotiation import negotiate
+from dap.sphere import Frame
+from service.openapi import panorama_answer, panorama_body
+from service.parameters import PanoramaQuery, SizeParameter
+from service.pipeline import Job, Result
+from service.requests import Posted
+from service.responses import AnswerResponse
+
+router = APIRouter(tags=["panoramas"])
+
+
+class PointCloudQuery(PanoramaQuery):
+    size: SizeParameter = Field(
+        default="model",
+        description="Pixels of the depth map that the points are taken from. At `model` each point is a pixel of the "
+        "network's own; larger maps are interpolated between those.",
+        examples=["model", "input", "2048x1024"],
+    )
+    frame: Frame = Field(
+        default="ros",
+        description="Axes of the points. `ros`: x forward, y left, z up; `opengl`: x right, y up, -z forward; "
+        "`opencv`: x right, y down, z forward.",
+    )
+    max_points: int | None = Field(
+        default=None, ge=1, description="Points at most; as many as the map gives if not said."
+    )
+    sampling: Sampling = Field(
+        default="equal-area",
+        description="`equal-area`: each point stands for the same solid angle. `erp`: each valid pixel is a point, so "
+        "that they crowd towards the poles.",
+    )
+    format: str | None = Field(
+        default=None,
+        description=f"Format of the answer: {', '.join(CLOUD_FORMATS)}. Goes before the header Accept.",
+        examples=list(CLOUD_FORMATS),
+    )
+
+
+@router.post(
+    "/pointcloud",
+    summary="Coloured point cloud of a panorama",
+    response_class=Response,
+    responses=panorama_answer(CLOUD_FORMATS.values()),
+    openapi_extra=panorama_body(),
+)
+async def pointcloud(
+    query: Annotated[PointCloudQuery, Query()], posted: Posted, accept: Annotated[str | None, Header()] = None
+) -> Response:
+    """The valid pixels of the depth map as points in metres around the camera, with the panorama's colours."""
+    limit = posted.settings.max_cloud_points
+    if query.max_points is not None and query.max_points > limit:
+        raise InvalidParameter(f"max_points is at most {limit}; got {query.max_points}")
+    chosen = find(CLOUD_FORMATS, query.format) if query.format else negotiate(CLOUD_FORMATS, accept)
+    encode = partial(_encode, chosen, query, query.max_points or limit)
+    answer = await posted.answer(Job(query.range_m, query.output_size, encode, needs_colours=True))
+    return AnswerResponse(answer, chosen.media_type)
+
+
+def _encode(chosen: Format[PointCloud], query: PointCloudQuery, max_points: int, result: Result) -> bytes:
+    return chosen.encode(point_cloud(result.depth_map, result.colours, query.frame, max_points, query.sampling))

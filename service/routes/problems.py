@@ -1,0 +1,35 @@
+"""GET /problems/{slug}: what a problem's type means (RFC 9457 would have the type's URI lead somewhere)."""
+
+from collections.abc import Iterator
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from dap.errors import DapError
+from service.problems import type_of
+
+router = APIRouter(tags=["service"])
+
+
+class ProblemKind(BaseModel):
+    """One kind of problem."""
+
+    type: str = Field(description="As in the problems of this kind.")
+    title: str
+    status: int
+
+
+@router.get("/problems/{slug}", summary="One kind of problem")
+async def problem_kind(slug: str) -> ProblemKind:
+    """Where the `type` of a problem leads."""
+    for error in _tree(DapError):
+        if error.slug == slug:
+            return ProblemKind(type=type_of(error), title=error.title, status=error.status)
+    raise HTTPException(404)
+
+
+def _tree(error: type[DapError]) -> Iterator[type[DapError]]:
+    yield error
+    for child in error.__subclasses__():
+        yield from _tree(child)
