@@ -1,7 +1,7 @@
 """From seeds to pictures: `render_batch` is what the trainer and `dap render` call."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -11,8 +11,10 @@ from training.synthetic.camera_faults import photograph, scan_holes
 from training.synthetic.raycaster import NO_SOLID, Rays, Solids, Vectors, cast_from_camera, pack_solids, pixel_rays, tiling
 from training.synthetic.sampling import Kind, sample_scene
 from training.synthetic.scene import Scene
-from training.synthetic.shading import Surface, pack_lights, pack_materials, radiance, sky_radiance, surface, visibility
+from training.synthetic.shading import Surface, incoming_light, pack_lights, pack_materials, radiance, sky_radiance, surface
 
+CPU_PIXELS = 1 << 18  # rendered at once: more falls out of the caches, fewer spends its time in calls
+GPU_PIXELS = 1 << 24
 TILE = (8, 16)  # pixels; small enough that few solids meet a tile, large enough that an operation on a row of tiles is worth its call
 
 
@@ -52,17 +54,13 @@ def _trace(scenes: Sequence[Scene], solids: Solids, height: int, width: int, dev
     return surface(solids, distance, solid, camera, world), world, turn
 
 
-@torch.no_grad()
-def render(scenes: Sequence[Scene], height: int, width: int, device: str | torch.device = "cpu") -> Rendered:
-    """Renders scenes in one batch. What a scene looks like does not depend on its neighbours in the batch."""
-    device = torch.device(device)
+def _render_group(scenes: Sequence[Scene], height: int, width: int, device: torch.device) -> Rendered:
     seeds = [scene.seed for scene in scenes]
     faults = [scene.faults for scene in scenes]
     solids = pack_solids(scenes, device)
     found, rays, turn = _trace(scenes, solids, height, width, device)
-    lights = pack_lights(scenes, device)
-    seen = visibility(solids, found, lights, seeds, height, width)
-    light = radiance(found, rays, seen, lights, pack_materials(scenes, device), np.pi / height)
+    incoming = incoming_light(solids, found, rays, pack_lights(scenes, device), seeds, height, width)
+    light = radiance(found, rays, incoming, pack_materials(scenes, device), np.pi / height)
     sky = found.solid == NO_SOLID
     if bool(sky.any()):
         light = torch.where(sky[:, None], sky_radiance(scenes, rays), light)
@@ -77,6 +75,17 @@ def render(scenes: Sequence[Scene], height: int, width: int, device: str | torch
         known=known,
         normals=torch.where(sky[..., None], 0.0, normals).reshape(*shape, 3),
     )
+
+
+@torch.no_grad()
+def render(scenes: Sequence[Scene], height: int, width: int, device: str | torch.device = "cpu") -> Rendered:
+    """Renders scenes; what a scene looks like does not depend on its neighbours in the batch."""
+    device = torch.device(device)
+    most = max(1, (CPU_PIXELS if device.type == "cpu" else GPU_PIXELS) // (height * width))
+    groups = [_render_group(scenes[i : i + most], height, width, device) for i in range(0, len(scenes), most)]
+    if len(groups) == 1:
+        return groups[0]
+    return Rendered(*(torch.cat([getattr(group, field.name) for group in groups]) for field in fields(Rendered)))
 
 
 def render_batch(seeds: Sequence[int], height: int, width: int, kind: Kind = "mixed", device: str | torch.device = "cpu") -> Rendered:

@@ -26,11 +26,15 @@ JITTER_TABLE = 1 << 16
 
 @dataclass(frozen=True)
 class Surface:
-    """What each pixel of a batch shows; P = height * width. Points, normals: world frame, (B, P) each component; face: local axis across which
-    the normal points, int64 (B, P); texture coordinates u, v in metres."""
+    """What each pixel of a batch shows; P = height * width, all (B, P).
+
+    distance [m], inf on the sky; solid: its number, NO_SOLID on the sky; side: a number for each solid and local axis across which its face lies;
+    points, normals: world frame; material: row of the scene's materials; u, v: texture coordinates [m].
+    """
 
     distance: Tensor
     solid: Tensor
+    side: Tensor
     points: Vectors
     normals: Vectors
     material: Tensor
@@ -72,19 +76,16 @@ def pack_materials(scenes: Sequence[Scene], device: torch.device) -> Tensor:
     return torch.from_numpy(packed).to(device)
 
 
-def _rows(table: Tensor, index: Tensor) -> Tensor:
-    """table (B, N, F), index (B, P) -> (F, B * P) contiguous: each feature lies together."""
-    batch, number = table.shape[:2]
-    first = torch.arange(batch, device=index.device)[:, None] * number
-    return table.reshape(batch * number, -1).index_select(0, (index + first).reshape(-1)).t().contiguous()
+def _columns(table: Tensor, index: Tensor) -> list[Tensor]:
+    """table (B, N, F), index int64 (B, P) -> F tensors (B, P), each contiguous."""
+    return [column.contiguous().gather(1, index) for column in table.unbind(-1)]
 
 
 def surface(solids: Solids, distance: Tensor, solid: Tensor, camera: Tensor, rays: Vectors) -> Surface:
     """The surface at `distance` along world `rays` from `camera` (B, 3); pixels without a solid get harmless numbers."""
-    batch, count = distance.shape
     reached = torch.where(torch.isinf(distance), 1.0, distance)
     points = tuple(torch.addcmul(camera[:, i, None], reached, ray) for i, ray in enumerate(rays))
-    found = _rows(solids.attributes, solid.clamp_min(0).to(torch.int64)).reshape(-1, batch, count)
+    found = _columns(solids.attributes, solid.clamp_min(0).to(torch.int64))
     x, y, z = (points[i] - found[i] for i in range(3))
     local = [found[3 + i] * x + found[6 + i] * y + found[9 + i] * z for i in range(3)]
     unit = [local[i] / found[12 + i] for i in range(3)]
@@ -110,6 +111,7 @@ def surface(solids: Solids, distance: Tensor, solid: Tensor, camera: Tensor, ray
     return Surface(
         distance=distance,
         solid=solid,
+        side=torch.where(solid == NO_SOLID, NO_SOLID, solid * 3 + face),
         points=(points[0], points[1], points[2]),
         normals=(normal[0], normal[1], normal[2]),
         material=material,
@@ -146,31 +148,36 @@ def _on_sphere(first: Tensor, second: Tensor) -> Vectors:
 
 @dataclass(frozen=True)
 class HalfGrid:
-    """Every second pixel of the picture in both directions, as points to shade from."""
+    """Every second pixel of the picture in both directions: where light is gathered. active: surfaces near enough to cast rays from."""
 
     rows: int
     columns: int
     points: Vectors
     normals: Vectors
+    rays: Vectors
     active: Tensor
-    solid: Tensor
+    side: Tensor
 
 
-def _half_grid(found: Surface, height: int, width: int) -> HalfGrid:
+def _half_grid(found: Surface, rays: Vectors, height: int, width: int) -> HalfGrid:
     def halve(image: Tensor) -> Tensor:
         return image.reshape(-1, height, width)[:, ::2, ::2].reshape(image.shape[0], -1)
 
-    distance, solid = halve(found.distance), halve(found.solid)
+    def halves(v: Vectors) -> Vectors:
+        return halve(v[0]), halve(v[1]), halve(v[2])
+
+    distance, side = halve(found.distance), halve(found.side)
     lift = (distance * 1e-3).clamp_(2e-3, 0.05)
-    normals = tuple(halve(c) for c in found.normals)
-    points = tuple(torch.addcmul(halve(p), lift, n) for p, n in zip(found.points, normals, strict=True))
+    normals = halves(found.normals)
+    x, y, z = (torch.addcmul(p, lift, n) for p, n in zip(halves(found.points), normals, strict=True))
     return HalfGrid(
         rows=(height + 1) // 2,
         columns=(width + 1) // 2,
-        points=(points[0], points[1], points[2]),
-        normals=(normals[0], normals[1], normals[2]),
-        active=(solid != NO_SOLID) & (distance < SHADOW_REACH),
-        solid=solid,
+        points=(x, y, z),
+        normals=normals,
+        rays=halves(rays),
+        active=(side != NO_SOLID) & (distance < SHADOW_REACH),
+        side=side,
     )
 
 
@@ -219,96 +226,94 @@ class _Secondary:
         return ((free >= reach) | ~self.grid.active).to(torch.float32)
 
 
-def visibility(solids: Solids, found: Surface, lights: Lights, seeds: Sequence[int], height: int, width: int) -> Tensor:
-    """(B, 1 + SHADOWED_LAMPS, P): openness of the surroundings in [0, 1] and how much of each of the first lamps is seen."""
-    grid = _half_grid(found, height, width)
+def incoming_light(solids: Solids, found: Surface, rays: Vectors, lights: Lights, seeds: Sequence[int], height: int, width: int) -> Tensor:
+    """(B, 4, P): light that falls on each surface, red, green and blue, and the strength of the lamps' mirror images."""
+    grid = _half_grid(found, rays, height, width)
     caster = _Secondary(solids, grid)
     count, device = grid.rows * grid.columns, found.distance.device
-    channels = [caster.openness(seeds, lights.occlusion_reach)]
+    seen = [caster.openness(seeds, lights.occlusion_reach)]
     for index in range(SHADOWED_LAMPS):
         lamp, radius = lights.lamps[:, index, :3], lights.lamps[:, index, 3]
         spread = [radius[:, None] * c for c in _on_sphere(*jitter(seeds, count, 10 + index, device))]
         target = (lamp[:, 0, None] + spread[0], lamp[:, 1, None] + spread[1], lamp[:, 2, None] + spread[2])
-        channels.append(caster.lit(target, lamp, radius))
-    smooth = _smooth(torch.stack(channels, 1), grid)
-    return _enlarge(smooth, grid, found.solid, height, width)
+        seen.append(caster.lit(target, lamp, radius))
+    smooth = _smooth(torch.stack(seen, 1), grid)
+    return _enlarge(_gather_light(grid, smooth, lights), grid, found.side, height, width)
+
+
+def _gather_light(grid: HalfGrid, seen: Tensor, lights: Lights) -> Tensor:
+    """Ambient light and lamps at the points of the grid; `seen` (B, 1 + SHADOWED_LAMPS, h * w): openness, then how much of each first lamp."""
+    normals, rays, openness = grid.normals, grid.rays, seen[:, 0]
+    up = normals[2] * 0.5 + 0.5
+    above, below = (lights.ambient[:, side, :, None] for side in range(2))
+    light = [(below[:, i] + (above[:, i] - below[:, i]) * up) * openness for i in range(3)]
+    shine = torch.zeros_like(up)
+    toward_eye = normals[0] * rays[0] + normals[1] * rays[1] + normals[2] * rays[2]
+    for index in range(lights.lamps.shape[1]):
+        lamp = lights.lamps[:, index, :, None]
+        x, y, z = (lamp[:, i] - grid.points[i] for i in range(3))
+        square = x * x + y * y + z * z
+        away = torch.rsqrt(square + 1e-4)
+        slope = (x * normals[0] + y * normals[1] + z * normals[2]) * away
+        fall = torch.where(lights.sunlit[:, None], 1.0, 1.0 / (square + 0.4))
+        visible = fall * (seen[:, 1 + index] if index < SHADOWED_LAMPS else openness)
+        strength = (slope.clamp_min(0) * 0.92 + 0.05) * visible
+        light = [torch.addcmul(c, strength, lamp[:, 4 + i]) for i, c in enumerate(light)]
+        if index < SHADOWED_LAMPS:
+            mirrored = (x * rays[0] + y * rays[1] + z * rays[2]) * away - 2 * slope * toward_eye
+            shine = torch.addcmul(shine, mirrored.clamp_min_(0).pow_(24) * visible, lamp[:, 5])
+    return torch.stack([*light, shine], 1)
 
 
 def _smooth(values: Tensor, grid: HalfGrid) -> Tensor:
-    """Mean over the 3 x 3 neighbours on the same solid; longitude is a circle."""
+    """Mean over the 3 x 3 neighbours on the same face; longitude is a circle."""
     batch = values.shape[0]
     image = values.reshape(batch, -1, grid.rows, grid.columns)
-    solid = grid.solid.reshape(batch, 1, grid.rows, grid.columns)
-    total, weight = image.clone(), torch.ones_like(solid, dtype=torch.float32)
+    side = grid.side.reshape(batch, 1, grid.rows, grid.columns)
+    total, weight = image.clone(), torch.ones_like(side, dtype=torch.float32)
     above, below = slice(0, grid.rows - 1), slice(1, grid.rows)
     for shift in (-1, 1):
-        same = (torch.roll(solid, shift, 3) == solid).to(torch.float32)
+        same = (torch.roll(side, shift, 3) == side).to(torch.float32)
         total, weight = torch.addcmul(total, torch.roll(image, shift, 3), same), weight + same
     result, share = total.clone(), weight.clone()
     for here, there in ((above, below), (below, above)):
-        same = (solid[:, :, there] == solid[:, :, here]).to(torch.float32)
+        same = (side[:, :, there] == side[:, :, here]).to(torch.float32)
         result[:, :, here] += total[:, :, there] * same
         share[:, :, here] += weight[:, :, there] * same
-    return result / share
+    return (result / share).reshape(batch, -1, grid.rows * grid.columns)
 
 
-def _enlarge(image: Tensor, grid: HalfGrid, solid: Tensor, height: int, width: int) -> Tensor:
-    """Half grid (B, C, h, w) -> (B, C, P): bilinear among the samples on the pixel's own solid."""
+def _enlarge(image: Tensor, grid: HalfGrid, side: Tensor, height: int, width: int) -> Tensor:
+    """Half grid (B, C, h * w) -> (B, C, P): bilinear among the samples on the pixel's own face."""
     batch, channels = image.shape[:2]
     device = image.device
     rows = torch.arange(height, device=device)
     columns = torch.arange(width, device=device)
     far_row = torch.where(rows % 2 == 1, (rows // 2 + 1).clamp_max(grid.rows - 1), rows // 2)
     far_column = torch.where(columns % 2 == 1, (columns // 2 + 1) % grid.columns, columns // 2)
-    own = solid.reshape(batch, 1, height, width)
-    names = grid.solid.reshape(batch, 1, grid.rows, grid.columns)
+    own = side.reshape(batch, 1, height, width)
+    names = grid.side.reshape(batch, 1, grid.rows, grid.columns)
     total = torch.zeros((batch, channels, height, width), device=device)
     weight = torch.full((batch, 1, height, width), 1e-6, device=device)
     for row in (rows // 2, far_row):
         for column in (columns // 2, far_column):
             index = (row[:, None] * grid.columns + column).reshape(-1)
             same = (names.reshape(batch, 1, -1)[..., index].reshape(own.shape) == own).to(torch.float32) + 1e-6
-            total.addcmul_(image.reshape(batch, channels, -1)[..., index].reshape(total.shape), same)
+            total.addcmul_(image[..., index].reshape(total.shape), same)
             weight += same
-    return (total / weight).clamp_(0, 1).reshape(batch, channels, -1)
+    return (total / weight).reshape(batch, channels, -1)
 
 
-def radiance(found: Surface, rays: Vectors, seen: Tensor, lights: Lights, materials: Tensor, pixel_angle: float) -> Tensor:
-    """Linear light (B, 3, P) that comes from each surface; `pixel_angle` [rad] chooses the mip level."""
-    batch, count = found.distance.shape
-    m = _rows(materials, found.material).reshape(-1, batch, count)
+def radiance(found: Surface, rays: Vectors, incoming: Tensor, materials: Tensor, pixel_angle: float) -> Tensor:
+    """Linear light (B, 3, P) that comes from each surface under the `incoming_light`; `pixel_angle` [rad] chooses the mip level."""
+    texture, scale, *colours, emission, gloss, u_offset, v_offset = _columns(materials, found.material)
     normals = found.normals
     facing = (normals[0] * rays[0] + normals[1] * rays[1] + normals[2] * rays[2]).abs().clamp_min_(0.1)
-    texels = found.distance * (pixel_angle * SIZE) / (m[1] * torch.sqrt(facing))
+    texels = found.distance * (pixel_angle * SIZE) / (scale * torch.sqrt(facing))
     level = torch.log2(texels.clamp_(1.0, float(SIZE)))
-    bank = texture_bank(found.distance.device)
-    weave = bank.look_up(m[0], found.u / m[1] + m[10], found.v / m[1] + m[11], level)
-    lamps = lights.lamps
-    up = normals[2] * 0.5 + 0.5
-    ambient = lights.ambient
-    incoming = [
-        torch.lerp(ambient[:, 1, i, None].expand_as(up), ambient[:, 0, i, None].expand_as(up), up) * seen[:, 0] for i in range(3)
-    ]
-    shine = torch.zeros_like(up)
-    for index in range(lamps.shape[1]):
-        x, y, z = (lamps[:, index, i, None] - found.points[i] for i in range(3))
-        square = x * x + y * y + z * z
-        away = torch.rsqrt(square + 1e-4)
-        slope = (x * normals[0] + y * normals[1] + z * normals[2]) * away
-        fall = torch.where(lights.sunlit[:, None], 1.0, 1.0 / (square + 0.4))
-        strength = slope.clamp_min(0) * 0.92 + 0.05
-        strength = strength * fall * (seen[:, 1 + index] if index < SHADOWED_LAMPS else seen[:, 0])
-        for i in range(3):
-            incoming[i] = torch.addcmul(incoming[i], strength, lamps[:, index, 4 + i, None])
-        if index < SHADOWED_LAMPS:
-            mirrored = (x * rays[0] + y * rays[1] + z * rays[2]) * away - 2 * slope * (
-                normals[0] * rays[0] + normals[1] * rays[1] + normals[2] * rays[2]
-            )
-            shine = shine + mirrored.clamp_min_(0).pow_(24) * seen[:, 1 + index] * fall * lamps[:, index, 5, None]
-    picture = []
-    for i in range(3):
-        albedo = torch.lerp(m[2 + i], m[5 + i], weave[..., i])
-        picture.append(albedo * (incoming[i] + m[8]) + m[9] * shine)
+    weave = texture_bank(found.distance.device).look_up(texture, found.u / scale + u_offset, found.v / scale + v_offset, level)
+    shine = gloss * incoming[:, 3]
+    picture = [torch.lerp(colours[i], colours[3 + i], weave[..., i]) * (incoming[:, i] + emission) + shine for i in range(3)]
     return torch.stack(picture, 1)
 
 
