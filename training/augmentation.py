@@ -1,6 +1,7 @@
 """Rendered samples to the network's input, changed a little each time: tensors in, tensors out, on any device.
 
-All numbers are drawn on the CPU from the generator given, so that the same generator gives the same change on every device.
+All numbers are drawn on the CPU from the generator given, so that the same generator gives the same change on every
+device.
 """
 
 import math

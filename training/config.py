@@ -1,7 +1,7 @@
 """What a training run is: frozen dataclasses, read and written as JSON, and the presets.
 
-A run is a function of its configuration: the same one gives the same parameters, whatever the timing of its workers and however often it was stopped
-and resumed (on the same machine, with as many threads).
+A run is a function of its configuration: the same one gives the same parameters, whatever the timing of its workers
+and however often it was stopped and resumed (on the same machine, with as many threads).
 """
 
 from dataclasses import dataclass, field, replace
@@ -53,12 +53,13 @@ class StreamConfig:
 
     Attributes:
         kind: which scenes, as `training.synthetic` names them.
-        passes: how often a scene is seen, with other augmentation each time. Few: scenes are fresh and rendering is the bottleneck; many: the scenes
-            are learnt by heart.
+        passes: how often a scene is seen, with other augmentation each time. Few: scenes are fresh and rendering is
+            the bottleneck; many: the scenes are learnt by heart.
         shard_size: scenes a file.
-        window: shards that are mixed with one another. Too few: neighbouring batches resemble each other; too many: memory (a scene takes 5 bytes a
-            pixel) and a late start.
-        workers: processes that render ahead. None: the training renders nothing and waits for what `dap train prerender` writes.
+        window: shards that are mixed with one another. Too few: neighbouring batches resemble each other; too many:
+            memory (a scene takes 5 bytes a pixel) and a late start.
+        workers: processes that render ahead. None: the training renders nothing and waits for what `dap train
+            prerender` writes.
         ahead: shards rendered beyond the window.
         cache_gb: shards that were used up are deleted, oldest first, when a size's shards take more than this many GB.
     """
@@ -78,11 +79,14 @@ class AugmentationConfig:
 
     Attributes:
         flip: probability of a left-right flip.
-        strength: factor on all photometric ranges and probabilities below; a prototype found 1 too much and 0 too little for short runs.
-        exposure, contrast, saturation, hue, gamma, white_balance: half width of the range of the natural logarithm of the factor (hue: of the
+        strength: factor on all photometric ranges and probabilities below; a prototype found 1 too much and 0 too
+            little for short runs.
+        exposure, contrast, saturation, hue, gamma, white_balance: half width of the range of the natural logarithm of
+        the factor (hue: of the
             turn in radians around the grey axis; white balance: each channel by itself).
         blur, noise: probability; blur has up to 1 pixel of standard deviation, noise up to 0.04 of full scale.
-        soften: probability that the picture is halved and doubled again, as a small photograph is when the network is fed at a larger size.
+        soften: probability that the picture is halved and doubled again, as a small photograph is when the network is
+            fed at a larger size.
     """
 
     flip: float = 0.5
@@ -107,7 +111,8 @@ class OptimizerConfig:
         weight_decay: of matrices and kernels; never of biases, norms and scales.
         betas: of AdamW.
         warmup_steps: the rate rises linearly over these.
-        cooldown_steps: the rate falls linearly to zero over the last steps. The plateau before it can be extended, or cut short, at any resume.
+        cooldown_steps: the rate falls linearly to zero over the last steps. The plateau before it can be extended, or
+            cut short, at any resume.
         clip: largest norm of the gradient.
         ema: decay of the running mean of the parameters that is evaluated and exported; shorter at the beginning.
         bad_steps: a step whose loss or gradient is not finite is skipped; more of them than this end the run.

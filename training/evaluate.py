@@ -34,7 +34,8 @@ class LabelledPanorama:
 
 @dataclass(frozen=True)
 class DepthScores:
-    """Depth against truth, over the pixels with a known surface up to 100 m, all pixels alike; of one panorama or the mean over many.
+    """Depth against truth, over the pixels with a known surface up to 100 m, all pixels alike; of one panorama or the
+    mean over many.
 
     Attributes:
         absrel: mean of |prediction - truth| / truth.
@@ -61,8 +62,8 @@ class Scores:
         panoramas: how many.
         depth: of the network; the range mask takes no part.
         constant: of the best that knows nothing: the median of all true depths, everywhere.
-        out_of_range_iou: for each threshold, the intersection over union of predicted and true out-of-range pixels, pooled over all panoramas and
-            weighted by solid angle; NaN where there are none.
+        out_of_range_iou: for each threshold, the intersection over union of predicted and true out-of-range pixels,
+            pooled over all panoramas and weighted by solid angle; NaN where there are none.
         lost: for each threshold, the share of truly in-range pixels that the mask throws away, pooled in the same way.
     """
 
@@ -81,7 +82,8 @@ class Scores:
 
 
 def read_folder(folder: Path) -> list[LabelledPanorama]:
-    """The pairs `NAME.rgb.png` (RGB) and `NAME.depth_m.npy` (float32 metres along the ray, 0 = not known) of a folder, by name.
+    """The pairs `NAME.rgb.png` (RGB) and `NAME.depth_m.npy` (float32 metres along the ray, 0 = not known) of a
+    folder, by name.
 
     Raises:
         TrainingError: no pairs, a panorama without depth, or two of different sizes.
@@ -109,7 +111,7 @@ def predict(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Depth (H, W) in metres and range logits (T, H, W) of one panorama (H, W, 3), by way of the network's `size` (height, width)."""
     device = next(network.parameters()).device
-    pixels = normalise(torch.from_numpy(np.ascontiguousarray(panorama))[None].to(device))
+    pixels = normalise(torch.from_numpy(panorama.copy())[None].to(device))
     output = network(resize(pixels, size))
     log_depth = resize(output.log_depth[:, None], panorama.shape[:2])[0, 0]
     return log_depth.exp().cpu().numpy(), resize(output.range_logits, panorama.shape[:2])[0].cpu().numpy()

@@ -1,8 +1,9 @@
 """Losses on the sphere: small pure functions of tensors, each with its equation and its source.
 
-Every loss takes a `weight` (B, ...) that already holds the mask: the solid angle of the pixel where the truth counts, zero elsewhere. It divides by the
-sum of the weights of one image (never by the pixel count), takes the mean over the batch, is zero at the truth, and has a finite gradient whatever is
-masked out: values of masked pixels, infinities included, never enter an expression that is differentiated. All of it runs in float32.
+Every loss takes a `weight` (B, ...) that already holds the mask: the solid angle of the pixel where the truth counts,
+zero elsewhere. It divides by the sum of the weights of one image (never by the pixel count), takes the mean over the
+batch, is zero at the truth, and has a finite gradient whatever is masked out: values of masked pixels, infinities
+included, never enter an expression that is differentiated. All of it runs in float32.
 """
 
 import math
@@ -50,10 +51,11 @@ class Truth:
 
 @lru_cache(maxsize=16)
 def solid_angle_weights(height: int, device: torch.device | None = None) -> Tensor:
-    """Float32 (height, 1): the solid angle of a pixel of each row of an equirectangular image, divided by its mean over the rows.
+    """Float32 (height, 1): the solid angle of a pixel of each row of an equirectangular image, divided by its mean
+    over the rows.
 
-    The exact integral over the pixel, sin(upper edge) - sin(lower edge), which is the distortion map M_distort of DAP (arXiv 2512.16913) with the
-    formula that the paper leaves open.
+    The exact integral over the pixel, sin(upper edge) - sin(lower edge), which is the distortion map M_distort of DAP
+    (arXiv 2512.16913) with the formula that the paper leaves open.
     """
     edges = torch.linspace(math.pi / 2, -math.pi / 2, height + 1, dtype=torch.float64).sin()
     weights = edges[:-1] - edges[1:]
@@ -67,10 +69,11 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
 
 
 def silog(residual: Tensor, weight: Tensor, scale_invariance: float = 0.5, epsilon: float = 1e-6) -> Tensor:
-    """Scale-invariant logarithmic loss: sqrt(mean(d^2) - lambda mean(d)^2 + eps) - sqrt(eps), d = log prediction - log truth.
+    """Scale-invariant logarithmic loss: sqrt(mean(d^2) - lambda mean(d)^2 + eps) - sqrt(eps), d = log prediction -
+    log truth.
 
-    Eigen et al. 2014 (arXiv 1406.2283) eq. 4, with the square root and lambda = 0.5 of the official DAP tree; lambda = 1 forgets the scale, 0 is
-    the root mean square. The epsilon keeps the gradient finite at the truth.
+    Eigen et al. 2014 (arXiv 1406.2283) eq. 4, with the square root and lambda = 0.5 of the official DAP tree; lambda
+    = 1 forgets the scale, 0 is the root mean square. The epsilon keeps the gradient finite at the truth.
 
     Args:
         residual: (B, H, W), finite where `weight` is zero.
@@ -88,10 +91,12 @@ def log_l1(residual: Tensor, weight: Tensor) -> Tensor:
 
 
 def gradient_matching(residual: Tensor, weight: Tensor, scales: int = 4) -> Tensor:
-    """Multi-scale gradient matching: mean over scales k of mean |R(x + 2^k) - R(x)| + mean |R(y + 2^k) - R(y)|, R the residual of log depth.
+    """Multi-scale gradient matching: mean over scales k of mean |R(x + 2^k) - R(x)| + mean |R(y + 2^k) - R(y)|, R the
+    residual of log depth.
 
-    MiDaS (Ranftl et al., arXiv 1907.01341) eq. 11 with dilated differences instead of subsampled ones, so that it does not change when the panorama
-    is rolled by any number of columns. Longitude is a circle. A difference counts where both of its pixels do, with the smaller weight of the two.
+    MiDaS (Ranftl et al., arXiv 1907.01341) eq. 11 with dilated differences instead of subsampled ones, so that it
+    does not change when the panorama is rolled by any number of columns. Longitude is a circle. A difference counts
+    where both of its pixels do, with the smaller weight of the two.
 
     Args:
         residual: (B, H, W), finite everywhere.
@@ -110,7 +115,8 @@ def gradient_matching(residual: Tensor, weight: Tensor, scales: int = 4) -> Tens
 
 
 def range_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Binary cross-entropy of the range mask, the text of DAP (arXiv 2512.16913, section on the range mask): mean over pixels and thresholds.
+    """Binary cross-entropy of the range mask, the text of DAP (arXiv 2512.16913, section on the range mask): mean
+    over pixels and thresholds.
 
     Args:
         logits: (B, T, H, W), of being in range.
@@ -122,10 +128,12 @@ def range_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tenso
 
 
 def range_dice(logits: Tensor, target: Tensor, weight: Tensor, smoothing: float = 1e-3) -> Tensor:
-    """Soft Dice loss of the range mask: mean over thresholds of 1 - (2 <p t> + s) / (<p> + <t> + s), <.> the weighted mean over the image.
+    """Soft Dice loss of the range mask: mean over thresholds of 1 - (2 <p t> + s) / (<p> + <t> + s), <.> the weighted
+    mean over the image.
 
-    V-Net (Milletari et al., arXiv 1606.04797) with plain sums in the denominator. The smoothing lets an image without any pixel in range have no
-    loss when none is predicted. An image of weight zero has no loss and no gradient. Arguments as for `range_cross_entropy`.
+    V-Net (Milletari et al., arXiv 1606.04797) with plain sums in the denominator. The smoothing lets an image without
+    any pixel in range have no loss when none is predicted. An image of weight zero has no loss and no gradient.
+    Arguments as for `range_cross_entropy`.
     """
     probability = logits.sigmoid()
     weight = weight[:, None].expand_as(logits)
@@ -141,7 +149,8 @@ def training_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum of all losses and, for the log, each of them unweighted and detached.
 
-    Depth is learnt where the truth is `measured`: sky and all beyond 100 m belong to the range mask, which is learnt wherever the truth is known.
+    Depth is learnt where the truth is `measured`: sky and all beyond 100 m belong to the range mask, which is learnt
+    wherever the truth is known.
 
     Args:
         prediction: the network's output at the size of the truth.

@@ -16,7 +16,8 @@ _log = logging.getLogger(__name__)
 class RunLog:
     """Appends to a JSONL file, and to the `training` logger. Each line has an `event` and the `time` (Unix seconds).
 
-    Events: `step` (means over the steps since the last one: loss, terms, samples per second, share of the time spent waiting for samples) and
+    Events: `step` (means over the steps since the last one: loss, terms, samples per second, share of the time spent
+        waiting for samples) and
     whatever `event` is called with.
     """
 

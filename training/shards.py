@@ -1,8 +1,9 @@
 """Rendered scenes on disk: shards that are functions of their name, written ahead of the training by other processes.
 
-A shard is an uncompressed `.npz` with `rgb` uint8 (K, H, W, 3) and `depth` float16 (K, H, W): metres along the ray, +inf on sky, 0 where not known. Its
-folder and name say everything it depends on: renderer version, kind of scene, size, and index, from which the seeds of its scenes follow. So any run
-may share a cache, a lost shard is drawn again just the same, and no result depends on who rendered what when.
+A shard is an uncompressed `.npz` with `rgb` uint8 (K, H, W, 3) and `depth` float16 (K, H, W): metres along the ray,
++inf on sky, 0 where not known. Its folder and name say everything it depends on: renderer version, kind of scene,
+size, and index, from which the seeds of its scenes follow. So any run may share a cache, a lost shard is drawn again
+just the same, and no result depends on who rendered what when.
 """
 
 import logging
@@ -131,7 +132,7 @@ class ShardFolder:
 
 def render_samples(seeds: Iterable[int], height: int, kind: str) -> Samples:
     """Render scenes on the CPU, one after the other: the memory of one scene, and the same pixels however they are grouped."""
-    from training.synthetic import render_batch
+    from training.synthetic.render import render_batch
 
     rgb, depth = [], []
     for seed in seeds:

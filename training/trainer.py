@@ -90,7 +90,7 @@ def train(
     """
     record_run(folder, config)
     learner, progress = start(config, folder, device)
-    forward = torch.compile(learner.network) if config.compile else learner.network
+    forward = torch.compile(learner.network, dynamic=False) if config.compile else learner.network
     log = RunLog(folder / "log.jsonl", config.report.log)
 
     with SampleStream(config, cache) as stream:
@@ -115,7 +115,7 @@ def train(
                 len(batch.rgb),
                 loss,
                 terms,
-                gradient=norm,
+                gradient_norm=norm,
                 lr=config.learning_rate_at(step),
                 bad=progress.bad_steps,
             )
