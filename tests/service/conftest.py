@@ -1,14 +1,24 @@
 """A service without weights: an engine whose depth is told from the red channel."""
 
+import asyncio
+import functools
+import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
+import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from dap.engines.base import Inference
+from service.app import create_app
+from service.pipeline import State
+from service.settings import Settings
 
 
 @dataclass
@@ -55,3 +65,58 @@ class RedEngine:
 @pytest.fixture
 def engine() -> RedEngine:
     return RedEngine()
+
+
+@asynccontextmanager
+async def _serving(engine: RedEngine, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(Settings(**settings), lambda model, settings: engine)
+    async with (
+        asyncio.timeout(20),
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client,
+    ):
+        while app.state.pipeline.state is State.LOADING:
+            await asyncio.sleep(0.001)
+        engine.batches.clear()
+        engine.entered = threading.Semaphore(0)
+        client.app = app
+        yield client
+
+
+Serving = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@pytest.fixture
+def serving(engine: RedEngine) -> Serving:
+    """A client of a service that is ready, with settings of its own: `async with serving(max_requests=1) as client`."""
+    return functools.partial(_serving, engine)
+
+
+@pytest.fixture
+async def client(serving: Serving) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving() as ready:
+        yield ready
+
+
+@pytest.fixture
+def until_queued() -> Callable[[httpx.AsyncClient, int], Awaitable[None]]:
+    """Waits until so many panoramas wait for the engine: `await until_queued(client, 3)`."""
+
+    async def wait(client: httpx.AsyncClient, panoramas: int) -> None:
+        registry = client.app.state.telemetry.registry
+        while registry.get_sample_value("dap_queue_panoramas") != panoramas:
+            await asyncio.sleep(0.001)
+
+    return wait
+
+
+@pytest.fixture
+def panorama() -> Callable[..., bytes]:
+    """A panorama of one colour as an image file: `panorama(red=80, height=64)`."""
+
+    def make(red: int = 80, height: int = 64, width: int | None = None, kind: str = "PNG") -> bytes:
+        file = io.BytesIO()
+        Image.new("RGB", (width or 2 * height, height), (red, 20, 40)).save(file, kind)
+        return file.getvalue()
+
+    return make
