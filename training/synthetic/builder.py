@@ -64,7 +64,7 @@ class SceneBuilder:
 
     def wood(self, low: float = 0.04, high: float = 0.55) -> Color:
         g = self.uniform(low, high)
-        return g, g * self.uniform(0.5, 0.75), g * self.uniform(0.2, 0.5)
+        return g, g * self.uniform(0.48, 0.75), g * self.uniform(0.2, 0.55)
 
     # ---- parts
     def material(
@@ -78,7 +78,8 @@ class SceneBuilder:
     ) -> int:
         """Adds a material: `texture` (a family of the bank) repeated every `scale` metres, running from `color` to `second`."""
         if second is None:
-            factor = self.uniform(0.45, 0.8) if self.chance(0.7) else self.uniform(1.1, 1.5)
+            faint = texture == "plain"
+            factor = self.uniform(0.8, 0.97) if faint else self.uniform(0.4, 0.75) if self.chance(0.7) else self.uniform(1.1, 1.5)
             second = (color[0] * factor, color[1] * factor, color[2] * factor)
         index = self.choose(TEXTURES[texture])
         self.materials.append([index, scale, *color, *second, emission, gloss, self.rng.random(), self.rng.random()])
@@ -181,9 +182,9 @@ class SceneBuilder:
         )
 
 
-def random_tilt(builder: SceneBuilder) -> float:
-    """Radians: often upright, else up to 20 degrees as in hand-held and scanned panoramas."""
-    degrees = abs(builder.rng.gauss(0, 1.2)) if builder.chance(0.45) else builder.uniform(0, 20)
+def random_tilt(builder: SceneBuilder, upright: float) -> float:
+    """Radians: nearly upright with that probability, else up to 20 degrees, as in hand-held and scanned panoramas."""
+    degrees = abs(builder.rng.gauss(0, 1.2)) if builder.chance(upright) else builder.uniform(0, 20)
     return math.radians(min(degrees, 20.0))
 
 

@@ -7,6 +7,7 @@ import functools
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,21 +29,41 @@ _LUMINANCE = (
 NOISE_TABLE = 1 << 18
 
 
-def random_faults(rng: random.Random, holes: float = 0.0, exposure: float | None = None) -> Faults:
-    """Draws the faults of one camera; `holes` is the chance that the scan has holes; `exposure` fixes the mean brightness."""
-    red, green, blue = (math.exp(rng.gauss(0, 0.05)) for _ in range(3))
-    return Faults(
-        exposure=exposure if exposure is not None else math.exp(rng.gauss(math.log(0.17), 0.45)),
-        gains=(red, green, blue),
+def scanner_faults(rng: random.Random) -> Faults:
+    """The look of pictures put together from a room scan: dark, contrasty, warm, uneven, often with holes."""
+    warmth = rng.gauss(0.1, 0.1)
+    return replace(
+        _lens_and_file(rng),
+        exposure=math.exp(rng.gauss(math.log(0.06), 0.4)),
+        gains=(math.exp(warmth), math.exp(rng.gauss(0, 0.03)), math.exp(-warmth)),
+        gamma=math.exp(rng.gauss(0.08, 0.12)),
+        saturation=math.exp(rng.gauss(0.2, 0.25)),
+        contrast=math.exp(rng.gauss(0.28, 0.15)),
+        shading_strength=rng.uniform(0.1, 0.4),
+        hole_share=rng.uniform(0.002, 0.05) if rng.random() < 0.4 else 0.0,
+    )
+
+
+def photo_faults(rng: random.Random, exposure: float) -> Faults:
+    """The look of a consumer camera's pictures; `exposure` is their usual mean brightness (linear)."""
+    warmth = rng.gauss(0.02, 0.08)
+    return replace(
+        _lens_and_file(rng),
+        exposure=math.exp(rng.gauss(math.log(exposure), 0.4)),
+        gains=(math.exp(warmth), math.exp(rng.gauss(0, 0.03)), math.exp(-warmth)),
         gamma=math.exp(rng.gauss(0, 0.12)),
-        saturation=1 + rng.uniform(-0.3, 0.2),
-        contrast=1 + rng.uniform(-0.12, 0.15),
-        haze=rng.uniform(0, 0.04) if rng.random() < 0.3 else 0.0,
-        shading_strength=rng.uniform(0.05, 0.35) if rng.random() < 0.5 else 0.0,
-        blur=rng.uniform(0.0, 0.75),
+        saturation=math.exp(rng.gauss(-0.05, 0.2)),
+        contrast=math.exp(rng.gauss(0.05, 0.12)),
+        haze=rng.uniform(0, 0.05) if rng.random() < 0.3 else 0.0,
+        shading_strength=rng.uniform(0.05, 0.25) if rng.random() < 0.4 else 0.0,
+    )
+
+
+def _lens_and_file(rng: random.Random) -> Faults:
+    return Faults(
+        blur=rng.uniform(0.0, 0.7),
         noise=rng.uniform(0, 0.016) if rng.random() < 0.7 else 0.0,
         jpeg_quality=int(rng.uniform(40, 95)) if rng.random() < 0.4 else 0,
-        hole_share=rng.uniform(0.002, 0.05) if rng.random() < holes else 0.0,
     )
 
 
@@ -72,7 +93,8 @@ def _colour(picture: Tensor, faults: Sequence[Faults]) -> Tensor:
     device = picture.device
     gray = picture.mean(1, keepdim=True)
     picture = gray + (picture - gray) * _column([f.saturation for f in faults], device)
-    picture = 0.4 + (picture - 0.4) * _column([f.contrast for f in faults], device)
+    middle = picture.mean((1, 2, 3), keepdim=True)
+    picture = middle + (picture - middle) * _column([f.contrast for f in faults], device)
     haze = _column([f.haze for f in faults], device)
     return picture * (1 - haze) + haze
 

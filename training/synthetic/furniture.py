@@ -95,7 +95,7 @@ def table_top(b: SceneBuilder, at: Frame, depth: float, width: float, height: fl
             b.slab(at, (0.1, y - 0.04, 0), (depth - 0.1, y + 0.04, 0.03), legs)
 
 
-def desk(b: SceneBuilder, at: Frame, width: float, tidy: bool = False) -> None:
+def desk(b: SceneBuilder, at: Frame, width: float) -> None:
     """A writing desk against a wall, with a drawer unit, screens, clutter and a chair."""
     depth, height = b.uniform(0.6, 0.85), b.uniform(0.7, 0.77)
     top = furniture_finish(b)
@@ -107,7 +107,7 @@ def desk(b: SceneBuilder, at: Frame, width: float, tidy: bool = False) -> None:
     on_top = at.at(0, 0, height)
     for _ in range(b.count(0, 2)):
         monitor(b, on_top.at(b.uniform(0.12, 0.3), b.uniform(-0.35, 0.35) * width, 0, b.uniform(-0.4, 0.4)))
-    desk_clutter(b, on_top, depth, width, 0 if tidy else b.count(0, 5))
+    desk_clutter(b, on_top, depth, width, b.count(0, 8))
     if b.chance(0.25):  # shelf or partition above the desk
         low = height + b.uniform(0.3, 0.6)
         front = books(b, b.uniform(0.6, 1.2)) if b.chance(0.6) else top

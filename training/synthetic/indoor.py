@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from training.synthetic import furniture
 from training.synthetic.builder import WORLD, SceneBuilder, random_tilt
-from training.synthetic.camera_faults import random_faults
+from training.synthetic.camera_faults import photo_faults, scanner_faults
 from training.synthetic.scene import Color, Frame, Scene, Sky
 from training.synthetic.textures import TEXTURES
 from training.synthetic.walls import Corner, Finish, Opening, Wall, build_wall, polygon_walls, random_finish
@@ -93,7 +93,7 @@ def build_shell(b: SceneBuilder, corners: tuple[Corner, ...], finish: Finish, do
 
 
 def lamp_colour(b: SceneBuilder, power: float) -> Color:
-    warm = b.uniform(0.0, 0.45)
+    warm = b.uniform(0.0, 0.5)
     return power, power * (1 - 0.35 * warm), power * (1 - 0.9 * warm)
 
 
@@ -130,7 +130,7 @@ def ceiling_lights(b: SceneBuilder, room: Room) -> None:
             else:
                 b.box(at, (0, 0, -0.004), (*half, 0.008), glow if lit else off)
             if lit:
-                b.lamp((x, y, height - drop - 0.2), b.uniform(0.15, 0.5), tone)
+                b.lamp((x, y, height - drop - (0.05 if kind == "panel" else 0.25)), b.uniform(0.15, 0.5), tone)
 
 
 def ceiling_relief(b: SceneBuilder, room: Room) -> None:
@@ -213,13 +213,14 @@ def _stand(b: SceneBuilder, piece: str, at: Frame, width: float, ceiling: float)
 
 def _hang(b: SceneBuilder, at: Frame, width: float) -> None:
     kind = b.rng.random()
-    if kind < 0.2:
+    if kind < 0.22:
         furniture.board(b, at, width)
-    elif kind < 0.5:
-        furniture.picture(b, at)
-    elif kind < 0.62:
+    elif kind < 0.6:
+        for _ in range(b.count(1, 3)):
+            furniture.picture(b, at.at(0, b.uniform(-0.5, 0.5) * width))
+    elif kind < 0.72:
         furniture.wall_shelf(b, at, width)
-    elif kind < 0.85:
+    elif kind < 0.92:
         furniture.wall_fixture(b, at)
 
 
@@ -292,8 +293,8 @@ def office(b: SceneBuilder) -> None:
         spot = random_spot(b, room, 1.0)
         if spot and b.claim(Frame(*spot), 0.9):
             table_with_chairs(b, Frame(*spot, 0, b.uniform(0, 3)), b.uniform(0.7, 1.2), b.uniform(1.0, 2.2), b.count(0, 6))
-    furnish_walls(b, room, b.uniform(0.35, 0.95), OFFICE)
-    clutter_floor(b, room, b.count(0, 5))
+    furnish_walls(b, room, b.uniform(0.5, 1.0), OFFICE)
+    clutter_floor(b, room, b.count(0, 8))
     ceiling_relief(b, room)
     ceiling_lights(b, room)
 
@@ -580,7 +581,7 @@ def _arch(b: SceneBuilder, at: Frame, span: float, rise: float, stone: int) -> N
 
 
 ROOMS: tuple[tuple[float, Callable[[SceneBuilder], None]], ...] = (
-    (0.29, office),
+    (0.3, office),
     (0.08, open_office),
     (0.11, meeting_room),
     (0.16, corridor),
@@ -641,12 +642,13 @@ def sample_indoor(b: SceneBuilder, seed: int) -> Scene:
         pick -= weight
     recipe(b)
     sky = _outside(b, b.choose((0.02, 0.6, 1.5, 4.0)))
-    if b.chance(0.1):
+    scanned = b.chance(0.55)
+    if b.chance(0.03 if scanned else 0.25):
         tripod(b)
-    base = b.uniform(0.12, 0.6)
-    tint = b.gray(0.9, 1.1, 0.1)
+    base = b.uniform(0.1, 0.45)
+    tint = b.gray(0.9, 1.1, 0.12)
     above = (base * tint[0], base * tint[1], base * tint[2])
-    lift = b.uniform(0.5, 1.3)
+    lift = b.uniform(0.35, 1.2)
     below = (above[0] * lift, above[1] * lift, above[2] * lift)
     return b.scene(
         seed,
@@ -654,8 +656,8 @@ def sample_indoor(b: SceneBuilder, seed: int) -> Scene:
         ambient=(above, below),
         occlusion_reach=b.uniform(0.5, 1.6),
         heading=b.uniform(0, 2 * math.pi),
-        tilt=random_tilt(b),
+        tilt=random_tilt(b, upright=0.15 if scanned else 0.7),
         tilt_towards=b.uniform(0, 2 * math.pi),
         sky=sky,
-        faults=random_faults(b.rng, holes=0.25),
+        faults=scanner_faults(b.rng) if scanned else photo_faults(b.rng, exposure=0.17),
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from training.synthetic import furniture
 from training.synthetic.builder import WORLD, SceneBuilder, random_tilt
-from training.synthetic.camera_faults import random_faults
+from training.synthetic.camera_faults import photo_faults
 from training.synthetic.scene import Color, Frame, Scene, Sky, Vector
 from training.synthetic.textures import TEXTURES
 from training.synthetic.walls import Opening, Wall, build_wall, random_finish
@@ -260,7 +260,7 @@ def courtyard(b: SceneBuilder) -> str:
         while along < long - 2 and b.chance(0.9):
             wide = b.uniform(0.8, 1.8)
             low = b.choose((0.0, 0.8, 0.9, 1.0))
-            openings.append(Opening(along, along + wide, low, min(2.2, finish.height - 0.2), "door" if low == 0 else "pane"))
+            openings.append(Opening(along, along + wide, low, min(2.2, finish.height - 0.2), "door" if low == 0 else "dark pane"))
             along += wide + b.uniform(0.6, 3)
         frame = Frame(x + off_x, y + off_y, 0, math.atan2(to_y - y, to_x - x))
         skin = finish.wall if b.chance(0.6) else b.material(b.choose(("facade", "brick", "plain")), b.uniform(3, 6), b.gray(0.2, 0.85))
@@ -413,9 +413,9 @@ def sample_outdoor(b: SceneBuilder, seed: int) -> Scene:
         ambient=(above, (above[0] * 0.5, above[1] * 0.48, above[2] * 0.42)),
         occlusion_reach=b.uniform(1.5, 4.0),
         heading=b.uniform(0, 2 * math.pi),
-        tilt=random_tilt(b),
+        tilt=random_tilt(b, upright=0.65),
         tilt_towards=b.uniform(0, 2 * math.pi),
         sky=sky,
-        faults=random_faults(b.rng, holes=0.05, exposure=math.exp(b.rng.gauss(math.log(0.24), 0.35))),
+        faults=photo_faults(b.rng, exposure=0.2),
         sunlit=True,
     )

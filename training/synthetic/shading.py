@@ -21,7 +21,6 @@ OCCLUSION_RAYS = 2
 TILE = (8, 8)  # samples of the half grid
 SUN_DISTANCE = 400.0  # metres
 SHADOW_REACH = 60.0  # metres from the camera; farther ground is taken as lit
-JITTER_TABLE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -120,23 +119,23 @@ def surface(solids: Solids, distance: Tensor, solid: Tensor, camera: Tensor, ray
     )
 
 
-@functools.lru_cache(maxsize=4)
-def _jitter(device: torch.device) -> Tensor:
-    """Uniform numbers (2, JITTER_TABLE), repeated once so that any window of a table's length can be cut."""
-    table = np.random.default_rng(7).random((2, JITTER_TABLE), dtype=np.float32)
-    return torch.from_numpy(np.concatenate([table, table], 1)).to(device)
+@functools.lru_cache(maxsize=16)
+def _stratum(rows: int, columns: int, device: torch.device) -> Tensor:
+    """A number from 0 to 8 for each sample, float32 (rows * columns,): every 3 x 3 neighbourhood holds each once."""
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    return ((y % 3) * 3 + x % 3).reshape(-1).to(device, torch.float32)
 
 
-def jitter(seeds: Sequence[int], count: int, stream: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Two numbers in [0, 1) for each of `count` points of each scene: (B, count) each; a scene's numbers depend on its seed and `stream` only."""
-    table = _jitter(device)
-    windows = []
-    for seed in seeds:
-        start = (seed * 40503 + stream * 9973 + 12345) % JITTER_TABLE
-        window = table[:, start : start + min(count, JITTER_TABLE)]
-        windows.append(window if count <= JITTER_TABLE else window.repeat(1, -(-count // JITTER_TABLE))[:, :count])
-    both = torch.stack(windows, 1)
-    return both[0], both[1]
+def jitter(seeds: Sequence[int], rows: int, columns: int, stream: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Two numbers in [0, 1) for each sample of each scene, (B, rows * columns) each, spread evenly over every 3 x 3 neighbourhood.
+
+    They follow the plastic-number sequence (Roberts 2018) from a start that depends on the scene's seed alone, so that the mean over a neighbourhood
+    hardly differs from the next one's and smoothing leaves no grain. `stream` continues the sequence.
+    """
+    step = _stratum(rows, columns, device) + 9 * stream
+    start = torch.tensor([[(seed * 0.618034) % 1.0, (seed * 0.414214) % 1.0] for seed in seeds], dtype=torch.float32, device=device)
+    first, second = start[:, 0, None] + step * 0.7548777, start[:, 1, None] + step * 0.5698403
+    return first - first.floor(), second - second.floor()
 
 
 def _on_sphere(first: Tensor, second: Tensor) -> Vectors:
@@ -202,10 +201,10 @@ class _Secondary:
 
     def openness(self, seeds: Sequence[int], reach: Tensor) -> Tensor:
         """Mean free share of `reach` (B,) over OCCLUSION_RAYS cosine-weighted directions; 1 where nothing is near."""
-        count, device = self.grid.active.shape[1], reach.device
+        device = reach.device
         directions = []
         for ray in range(OCCLUSION_RAYS):
-            x, y, z = (a + n for a, n in zip(_on_sphere(*jitter(seeds, count, ray, device)), self.grid.normals, strict=True))
+            x, y, z = (a + n for a, n in zip(_on_sphere(*jitter(seeds, self.grid.rows, self.grid.columns, ray, device)), self.grid.normals, strict=True))
             length = torch.rsqrt(x * x + y * y + z * z + 1e-8)
             directions.append(self._vectors((x * length, y * length, z * length)))
         fan = [torch.cat([d[i] for d in directions], 1) for i in range(3)]
@@ -230,11 +229,11 @@ def incoming_light(solids: Solids, found: Surface, rays: Vectors, lights: Lights
     """(B, 4, P): light that falls on each surface, red, green and blue, and the strength of the lamps' mirror images."""
     grid = _half_grid(found, rays, height, width)
     caster = _Secondary(solids, grid)
-    count, device = grid.rows * grid.columns, found.distance.device
+    device = found.distance.device
     seen = [caster.openness(seeds, lights.occlusion_reach)]
     for index in range(SHADOWED_LAMPS):
         lamp, radius = lights.lamps[:, index, :3], lights.lamps[:, index, 3]
-        spread = [radius[:, None] * c for c in _on_sphere(*jitter(seeds, count, 10 + index, device))]
+        spread = [radius[:, None] * c for c in _on_sphere(*jitter(seeds, grid.rows, grid.columns, index, device))]
         target = (lamp[:, 0, None] + spread[0], lamp[:, 1, None] + spread[1], lamp[:, 2, None] + spread[2])
         seen.append(caster.lit(target, lamp, radius))
     smooth = _smooth(torch.stack(seen, 1), grid)

@@ -38,11 +38,13 @@ class Opening:
 
 @dataclass(frozen=True)
 class Wall:
-    """A straight wall: local x runs along it, the room lies at positive y."""
+    """A straight wall: local x runs along it, the room lies at positive y. `beyond`: how far it goes on past its start and its end [m], to close
+    the corners of a room; a little less than nothing where the next wall covers its end."""
 
     frame: Frame
     length: float
     openings: tuple[Opening, ...]
+    beyond: tuple[float, float] = (0.0, 0.0)
 
     def facing_room(self, along: float) -> Frame:
         """Where a piece of furniture stands with its back to the wall, looking into the room."""
@@ -146,8 +148,8 @@ def _fill_window(b: SceneBuilder, wall: Frame, o: Opening, finish: Finish) -> No
         blinds = b.material("blinds", b.uniform(0.4, 0.9), b.gray(0.4, 0.8), b.gray(0.05, 0.4), emission=b.uniform(0, 1.2))
         drop = b.choose((1.0, 1.0, 0.6, 0.35))
         b.slab(wall, (o.start, -0.03, o.high - drop * tall), (o.end, -0.01, o.high), blinds)
-    if o.filling == "pane" or (o.filling == "blinds" and b.chance(0.5)):
-        if b.chance(0.5):  # bright and overexposed
+    if o.filling in ("pane", "dark pane") or (o.filling == "blinds" and b.chance(0.5)):
+        if o.filling != "dark pane" and b.chance(0.5):  # bright and overexposed
             pane = b.material(b.choose(("clouds", "leaf", "facade")), b.uniform(1, 4), b.gray(0.5, 1.0), b.gray(0.1, 0.9), emission=b.uniform(1, 4))
         else:  # dark: night, or a dim room behind
             pane = b.material("clutter", b.uniform(1, 3), b.gray(0.003, 0.02), b.gray(0.01, 0.1), gloss=0.5)
@@ -190,10 +192,11 @@ def annex(b: SceneBuilder, wall: Frame, o: Opening, finish: Finish) -> None:
 
 def build_wall(b: SceneBuilder, wall: Wall, finish: Finish, material: int) -> None:
     """The solid parts of a wall, and what fills its openings."""
-    edge = 0.0
+    edge = -wall.beyond[0]
     for o in sorted(wall.openings, key=lambda o: o.start):
         b.slab(wall.frame, (edge, -THICKNESS, -0.1), (o.start, 0.0, finish.height + 0.05), material)
-        b.slab(wall.frame, (o.start, -THICKNESS, -0.1), (o.end, 0.0, o.low), material)
+        if o.low > 0.0:
+            b.slab(wall.frame, (o.start, -THICKNESS, -0.1), (o.end, 0.0, o.low), material)
         b.slab(wall.frame, (o.start, -THICKNESS, o.high), (o.end, 0.0, finish.height + 0.05), material)
         edge = o.end
         if o.filling in ("door", "open door", "doorway"):
@@ -209,7 +212,7 @@ def build_wall(b: SceneBuilder, wall: Wall, finish: Finish, material: int) -> No
         else:
             _trim(b, wall.frame, o, finish.trim)
             _fill_window(b, wall.frame, o, finish)
-    b.slab(wall.frame, (edge, -THICKNESS, -0.1), (wall.length, 0.0, finish.height + 0.05), material)
+    b.slab(wall.frame, (edge, -THICKNESS, -0.1), (wall.length + wall.beyond[1], 0.0, finish.height + 0.05), material)
     if b.chance(0.4):  # skirting
         edge = 0.0
         for start, end in [(o.start, o.end) for o in sorted(wall.openings, key=lambda o: o.start) if o.low < 0.1] + [(wall.length, wall.length)]:
@@ -246,15 +249,16 @@ def random_openings(b: SceneBuilder, length: float, height: float, doors: int, w
 
 def polygon_walls(b: SceneBuilder, corners: Sequence[Corner], height: float, doors: float, windows: float) -> list[Wall]:
     """Walls round a counter-clockwise polygon; `doors` and `windows` are expected numbers for the whole room, shared out by length."""
-    sides = list(zip(corners, [*corners[1:], corners[0]], strict=True))
-    lengths = [math.dist(p, q) for p, q in sides]
+    after = [*corners[1:], corners[0]]
+    lengths = [math.dist(p, q) for p, q in zip(corners, after, strict=True)]
+    headings = [math.atan2(q[1] - p[1], q[0] - p[0]) for p, q in zip(corners, after, strict=True)]
     outer = sum(lengths)
     walls = []
-    for (p, q), length in zip(sides, lengths, strict=True):
-        share = length / outer
-        # a whole number with the right mean
-        some_doors = int(doors * share + b.rng.random())
-        some_windows = int(windows * share + b.rng.random()) if windows else 0
-        frame = Frame(p[0], p[1], 0.0, math.atan2(q[1] - p[1], q[0] - p[0]))
-        walls.append(Wall(frame, length, random_openings(b, length, height, some_doors, some_windows)))
+    for i, (corner, length, heading) in enumerate(zip(corners, lengths, headings, strict=True)):
+        some_doors = int(doors * length / outer + b.rng.random())
+        some_windows = int(windows * length / outer + b.rng.random()) if windows else 0
+        ends = (headings[i - 1], heading), (heading, headings[(i + 1) % len(headings)])
+        beyond = tuple(THICKNESS if math.sin(new - old) > 0 else -0.002 for old, new in ends)
+        openings = random_openings(b, length, height, some_doors, some_windows)
+        walls.append(Wall(Frame(*corner, 0.0, heading), length, openings, (beyond[0], beyond[1])))
     return walls
