@@ -68,7 +68,7 @@ def place_camera(b: SceneBuilder, corners: Sequence[Corner], height: float, floo
     x0, x1 = min(c[0] for c in corners), max(c[0] for c in corners)
     y0, y1 = min(c[1] for c in corners), max(c[1] for c in corners)
     margin = 0.4 if b.chance(0.5) else min(1.0, 0.3 * min(x1 - x0, y1 - y0))
-    above = b.normal(1.62, 0.22, 0.9, height - 0.4) if b.chance(0.72) else b.uniform(0.7, min(2.6, height - 0.45))
+    above = b.normal(1.67, 0.25, 0.9, height - 0.4) if b.chance(0.78) else b.uniform(0.7, min(2.6, height - 0.45))
     for _ in range(40):
         x, y = b.uniform(x0, x1), b.uniform(y0, y1)
         if _inside(corners, x, y, margin):
@@ -278,7 +278,7 @@ STORAGE = ("rack", "rack", "rack", "cabinet", "desk", "chair")
 
 
 def _ceiling_height(b: SceneBuilder) -> float:
-    return b.normal(2.85, 0.22, 2.3, 3.5)
+    return b.normal(2.95, 0.28, 2.35, 3.8)
 
 
 def office(b: SceneBuilder) -> None:
@@ -342,7 +342,7 @@ def meeting_room(b: SceneBuilder) -> None:
 def corridor(b: SceneBuilder) -> None:
     """Long and narrow, doors on both sides, often with a side branch or a lobby."""
     width, length = b.uniform(1.4, 3.2), math.exp(b.uniform(math.log(6), math.log(40)))
-    finish = random_finish(b, b.normal(2.7, 0.25, 2.2, 3.4))
+    finish = random_finish(b, b.normal(2.82, 0.28, 2.2, 3.6))
     x, y = width / 2, length / 2
     corners: tuple[Corner, ...] = rectangle(width, length)
     if b.chance(0.55):
