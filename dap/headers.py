@@ -156,6 +156,16 @@ def _refuse_scan_bomb(data: bytes, position: int) -> None:
             raise BrokenImage(f"a progressive JPEG has at most {MAX_PROGRESSIVE_SCANS} scans; this one has more")
 
 
+def jpeg_with_longer_scan(data: bytes) -> bytes:
+    """The JPEG with some bytes more at the end of its first scan: no matter to a decoder that has all its pixels."""
+    for code, _start, end in _jpeg_segments(data, 2):
+        if code == 0xDA:
+            marker = _JPEG_MARKER.search(data, end)
+            at = marker.start() if marker else len(data)
+            return data[:at] + bytes(range(1, 65)) + data[at:]
+    raise BrokenImage("the JPEG ends before its pixels")
+
+
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """Type and payload of each chunk of a PNG file up to IEND, checksums verified.
 

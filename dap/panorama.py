@@ -11,12 +11,12 @@ What is taken: JPEG, PNG and WebP; of an animation the first frame. The result i
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageChops
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -183,21 +183,50 @@ def _check_pixels(size: tuple[int, int], what: str, limits: Limits) -> None:
 
 def _decode_rgb(header: ImageHeader, at_least: tuple[int, int]) -> Image.Image:
     """The picture, upright, RGB; a JPEG reduced by 2, 4 or 8 where it stays no smaller than `at_least` (h, w)."""
-    height, width = header.stored_size
-    wanted_height, wanted_width = at_least if header.orientation < 5 else at_least[::-1]
-    with opened(header) as image:
-        # Only by a factor that divides the size: else the last column would be a part of one, and the circle not close.
-        for factor in (8, 4, 2):
-            if (
-                height % factor == width % factor == 0
-                and height >= factor * wanted_height
-                and width >= factor * wanted_width
-            ):
-                image.draft(None, (width // factor, height // factor))
-                break
-        image.load()
+    with _decoded(header, at_least if header.orientation < 5 else at_least[::-1]) as image:
         upright = _to_rgb(image)
     return upright.transpose(_UPRIGHT[header.orientation]) if header.orientation > 1 else upright
+
+
+@contextmanager
+def _decoded(header: ImageHeader, at_least: tuple[int, int]) -> Iterator[ImageFile]:
+    with opened(header) as image:
+        _reduce_jpeg(image, at_least)
+        image.load()
+        if header.format == "JPEG" and _ends_grey(image):
+            _refuse_missing_pixels(header, image, at_least)
+        yield image
+
+
+def _reduce_jpeg(image: ImageFile, at_least: tuple[int, int]) -> None:
+    """Have the decoder do what is cheap to do there.
+
+    Only by a factor that divides the size: by another the last column would be a part of one, and the circle not close.
+    """
+    width, height = image.size
+    for factor in (8, 4, 2):
+        whole = height % factor == width % factor == 0
+        if whole and height >= factor * at_least[0] and width >= factor * at_least[1]:
+            image.draft(None, (width // factor, height // factor))
+            return
+
+
+def _ends_grey(image: ImageFile) -> bool:
+    corner = np.asarray(image.crop((image.width - 1, image.height - 1, image.width, image.height)))
+    return bool((np.abs(corner.astype(np.int16) - 128) <= 2).all())
+
+
+def _refuse_missing_pixels(header: ImageHeader, image: ImageFile, at_least: tuple[int, int]) -> None:
+    """Tell a picture that is grey in its last corner from one whose pixels were cut off.
+
+    Where the data of a JPEG end early, libjpeg fills up with middle grey and only warns, and Pillow does not pass that
+    on. If bytes at the end of the scan make a difference, then pixels were missing.
+    """
+    with opened(replace(header, image=headers.jpeg_with_longer_scan(header.image))) as other:
+        _reduce_jpeg(other, at_least)
+        other.load()
+        if ImageChops.difference(image, other).getbbox() is not None:
+            raise BrokenImage("the JPEG is truncated or corrupt: its data end before the picture does")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
