@@ -19,7 +19,7 @@ def available_cores() -> int:
 
 
 def _quota_v2(root: Path, membership: Path) -> float | None:
-    """The least `cpu.max` of the control group and its parents, in cores (docs.kernel.org/admin-guide/cgroup-v2.html)."""
+    """Cores of the least `cpu.max` of the group and its parents (docs.kernel.org/admin-guide/cgroup-v2.html)."""
     group = next((line[3:] for line in _read(membership).splitlines() if line.startswith("0::")), "/")
     folder = root / group.strip().lstrip("/")
     quotas = []
