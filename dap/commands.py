@@ -1,0 +1,290 @@
+"""The core's sub-commands: `dap predict`, `dap evaluate`, `dap models`."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import numpy as np
+
+from dap.cloud import point_cloud
+from dap.depth import RANGES, DepthMap
+from dap.errors import DapError, InvalidParameter
+from dap.evaluation import PROTOCOLS, Metrics, find_protocol, mean
+from dap.evaluation import evaluate as compare
+from dap.formats.clouds import CLOUD_FORMATS
+from dap.formats.depth import DEPTH_FORMATS
+from dap.models import DEFAULT_MODEL, Model, find_model, known_models
+from dap.models import pull as pull_model
+from dap.options import PixelSize, engine_options, json_option, option
+from dap.panorama import decode
+from dap.predictor import Predictor
+from dap.progress import log_to_stderr, progress
+from dap.sphere import FRAMES, Frame
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+_WRITTEN = ".depth"  # pano.jpg gives pano.depth.png, which is no input of the next run
+_RGB, _TRUTH = ".rgb.png", ".depth_m.npy"
+_RANGES = [f"{threshold:g}" for threshold in RANGES]
+
+range_option = option(
+    "--range",
+    type=click.Choice([*_RANGES, "none"]),
+    default="100",
+    help="Metres within which depth is valid; none: no range mask.",
+)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is written of each panorama."""
+
+    formats: tuple[str, ...]
+    range: float | None
+    size: tuple[int, int] | Literal["input", "model"]
+    frame: Frame
+    max_points: int | None
+
+
+@click.command()
+@click.argument("source", metavar="FILE|FOLDER", type=click.Path(exists=True, path_type=Path))
+@option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder for the results; of a folder, its subfolders are kept.",
+)
+@option(
+    "-f",
+    "--format",
+    "formats",
+    type=click.Choice([*DEPTH_FORMATS, *CLOUD_FORMATS]),
+    multiple=True,
+    envvar="DAP_PREDICT_FORMAT",
+    default=(next(iter(DEPTH_FORMATS)),),
+    help="What to write; give it once for each.",
+)
+@range_option
+@option(
+    "--size",
+    type=PixelSize("input", "model"),
+    default="input",
+    help="Pixels of the depth: as many as the panorama has, as the network gives, or WxH.",
+)
+@option("--frame", type=click.Choice(FRAMES), default="ros", help="Axes of a point cloud.")
+@option("--max-points", type=click.IntRange(min=1), help="Points of a cloud at most; by default as dense as the depth.")
+@engine_options
+@json_option
+def predict(
+    source: Path,
+    output: Path,
+    formats: tuple[str, ...],
+    range: str,
+    size: tuple[int, int] | Literal["input", "model"],
+    frame: Frame,
+    max_points: int | None,
+    as_json: bool,
+    **engine: Any,
+) -> None:
+    """Write the metric depth of a panorama, or of every panorama in a folder.
+
+    A file that cannot be used is reported and the others go on; the exit status is then 1.
+    """
+    log_to_stderr()
+    wanted = _Wanted(formats, _metres(range), size, frame, max_points)
+    jobs = _jobs(source, output)
+    written: list[dict[str, object]] = []
+    failed: list[dict[str, object]] = []
+    with Predictor(**engine) as predictor, progress("depth", len(jobs)) as advance:
+        for file, stem in jobs:
+            try:
+                written.append({"input": str(file)} | _write(predictor, file, stem, wanted))
+            except (DapError, OSError) as error:
+                failed.append({"input": str(file), "error": getattr(error, "slug", "file"), "detail": str(error)})
+                click.echo(f"{file}: {error}", err=True)
+            advance(1)
+        summary = {"model": predictor.model.name, "engine": predictor.engine.name, "device": predictor.engine.device}
+    if as_json:
+        click.echo(json.dumps(summary | {"written": written, "failed": failed}, indent=2))
+    else:
+        click.echo(f"{len(written)} of {len(jobs)} panoramas written to {output}")
+    if failed:
+        sys.exit(1)
+
+
+def _jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Each panorama with the path of its results, short of their extension."""
+    if source.is_file():
+        return [(source, output / f"{source.stem}{_WRITTEN}")]
+    files = [
+        file
+        for file in sorted(source.rglob("*"))
+        if file.suffix.lower() in _PICTURES and not file.stem.endswith(_WRITTEN) and file.is_file()
+    ]
+    stems: dict[Path, Path] = {}
+    for file in files:
+        stem = output / file.relative_to(source).with_name(f"{file.stem}{_WRITTEN}")
+        if stem in stems:
+            raise InvalidParameter(f"The results of {stems[stem]} and {file} would have the same name: rename one.")
+        stems[stem] = file
+    if not files:
+        raise InvalidParameter(f"There is no picture in {source}: expected files that end in {', '.join(_PICTURES)}.")
+    return [(file, stem) for stem, file in stems.items()]
+
+
+def _write(predictor: Predictor, file: Path, stem: Path, wanted: _Wanted) -> dict[str, object]:
+    started = time.perf_counter()
+    data = file.read_bytes()
+    depth_map = predictor.predict(data, wanted.range, wanted.size)
+    outputs: dict[str, str] = {}
+    for name, extension, content in _encoded(depth_map, data, wanted):
+        path = stem.with_name(stem.name + extension)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.part")
+        draft.write_bytes(content)
+        draft.replace(path)
+        outputs[name] = str(path)
+    return {
+        "outputs": outputs,
+        "range": depth_map.range,
+        "range_mask": depth_map.range_mask,
+        "valid_share": round(depth_map.statistics().valid_share, 6),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def _encoded(depth_map: DepthMap, data: bytes, wanted: _Wanted) -> Iterator[tuple[str, str, bytes]]:
+    """(format, extension, bytes) of everything wanted."""
+    for name in wanted.formats:
+        if name in DEPTH_FORMATS:
+            yield name, DEPTH_FORMATS[name].extension, DEPTH_FORMATS[name].encode(depth_map)
+        else:
+            colours = decode(data, size=depth_map.size).pixels
+            cloud = point_cloud(depth_map, colours, wanted.frame, wanted.max_points)
+            yield name, CLOUD_FORMATS[name].extension, CLOUD_FORMATS[name].encode(cloud)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@option("--protocol", type=click.Choice([*PROTOCOLS]), default="dap", help="What is compared.")
+@range_option
+@engine_options
+@json_option
+def evaluate(folder: Path, protocol: str, range: str, as_json: bool, **engine: Any) -> None:
+    """Compare a model with the truth, over a folder of panoramas with metric depth.
+
+    FOLDER holds pairs: NAME.rgb.png, the panorama, and NAME.depth_m.npy, float32 metres along the ray, 0 where not
+    known.
+    """
+    log_to_stderr()
+    pairs = _pairs(folder)
+    images: dict[str, Metrics] = {}
+    with Predictor(**engine) as predictor, progress("evaluation", len(pairs)) as advance:
+        for name, picture, truth_file in pairs:
+            truth = np.load(truth_file)
+            depth_map = predictor.predict(picture, _metres(range), truth.shape)
+            images[name] = compare(depth_map, truth, find_protocol(protocol))
+            advance(1)
+        model = predictor.model.name
+    overall = mean(list(images.values()))
+    if as_json:
+        by_image = {name: asdict(metrics) for name, metrics in images.items()}
+        click.echo(json.dumps({"model": model, "mean": asdict(overall), "images": by_image}, indent=2))
+    else:
+        click.echo(_table(model, overall))
+
+
+def _pairs(folder: Path) -> list[tuple[str, Path, Path]]:
+    """(name, panorama, truth) of every pair."""
+    pictures = sorted(folder.glob(f"*{_RGB}"))
+    names = [picture.name.removesuffix(_RGB) for picture in pictures]
+    pairs = [(name, picture, folder / f"{name}{_TRUTH}") for name, picture in zip(names, pictures, strict=True)]
+    lonely = [picture.name for _, picture, truth in pairs if not truth.is_file()]
+    if lonely or not pairs:
+        found = f"{lonely[0]} has no depth" if lonely else "there is no panorama"
+        raise InvalidParameter(f"Expected pairs NAME{_RGB} and NAME{_TRUTH} in {folder}; {found}.")
+    return pairs
+
+
+def _table(model: str, metrics: Metrics) -> str:
+    columns = {
+        "pixels": metrics.scores,
+        "sphere": metrics.weighted,
+        "pixels, aligned": metrics.aligned,
+        "sphere, aligned": metrics.aligned_weighted,
+    }
+    rows = [f"{model}, protocol {metrics.protocol}, {metrics.images} panoramas, median scale {metrics.scale:.3f}"]
+    rows.append(" " * 10 + "".join(f"{name:>17}" for name in columns))
+    rows += [f"{name:10}" + "".join(f"{scores[name]:17.4f}" for scores in columns.values()) for name in metrics.scores]
+    return "\n".join(rows)
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def models(ctx: click.Context, /, as_json: bool) -> None:
+    """List the models that are known, with their licences; `pull` fetches one."""
+    if ctx.invoked_subcommand is not None:
+        return
+    if as_json:
+        click.echo(json.dumps([_as_json(model) for model in known_models()], indent=2))
+    else:
+        click.echo("\n\n".join(_paragraph(model) for model in known_models()))
+        click.echo("\nThe path of a .onnx, .pth or .safetensors file is a model too.")
+
+
+@models.command("pull")
+@click.argument("name")
+def pull(name: str) -> None:
+    """Fetch a model's weights from the hub; goes on where an earlier try broke off, and checks what came."""
+    log_to_stderr()
+    model = find_model(name)
+    size = model.hub.size if model.hub else 0
+    here = 0
+    with progress(f"{name}, {size / 1e6:.0f} MB", size) as advance:
+
+        def show(done: int, _: int) -> None:
+            nonlocal here
+            advance(done - here)
+            here = done
+
+        path = pull_model(model, progress=show)
+    click.echo(f"{path}\nlicence: {model.licence}")
+
+
+def _paragraph(model: Model) -> str:
+    height, width = model.input_size
+    thresholds = ", ".join(f"{threshold:g}" for threshold in model.thresholds)
+    default = ", the default" if model.name == DEFAULT_MODEL else ""
+    return "\n".join(
+        [
+            f"{model.name}  ({model.state}{default})",
+            f"  {model.description}; from {model.source}",
+            f"  input {width}x{height}, range mask at {thresholds} m",
+            f"  licence: {model.licence}",
+            f"  file: {model.path}",
+        ]
+    )
+
+
+def _as_json(model: Model) -> dict[str, object]:
+    return {
+        "name": model.name,
+        "state": model.state,
+        "default": model.name == DEFAULT_MODEL,
+        "description": model.description,
+        "source": model.source,
+        "input_size": model.input_size,
+        "thresholds": model.thresholds,
+        "licence": model.licence,
+        "file": str(model.path),
+    }
+
+
+def _metres(name: str) -> float | None:
+    return None if name == "none" else float(name)
