@@ -1,0 +1,1 @@
+"""Exports: the network as a file that another engine runs, and the proof that it still says the same."""

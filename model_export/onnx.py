@@ -1,0 +1,120 @@
+"""The network as an ONNX file: uint8 panoramas in, metres and in-range probabilities out, whole in itself.
+
+The graph has one input, `panorama` uint8 (batch, H, W, 3), and two outputs, `depth` float32 (batch, H, W) in metres and
+`in_range` float32 (batch, T, H, W) in [0, 1]. Normalisation and the scale to metres are inside. H and W are fixed, the
+batch is open. What the graph is stands in its metadata (`dap.graph.GraphMetadata`).
+"""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from dap.errors import ExportError
+from dap.graph import GraphMetadata
+from dap.model.dap import DapNetwork, PixelNetwork
+from model_export.verify import Agreement, verify
+
+# ONNX Runtime 1.18 and later read this opset and the format (IR 10) that goes with it.
+_OPSET = 20
+_LARGEST_BATCH = 1024
+
+
+def export_onnx(
+    network: DapNetwork,
+    metadata: GraphMetadata,
+    path: Path,
+    panoramas: Sequence[npt.NDArray[np.uint8]] | None = None,
+) -> Agreement:
+    """Write `network` to `path`, unless what would be written disagrees with it.
+
+    Args:
+        network: in evaluation mode.
+        metadata: what the file will say of itself; its input size becomes the graph's.
+        path: the file, whole in itself; replaced at once, and only by an export that agrees.
+        panoramas: what the agreement is tried on, see `model_export.verify.verify`.
+
+    Returns:
+        How well the two agree.
+
+    Raises:
+        ExportError: the exporter failed.
+        VerificationFailed: the exported graph says something else than the network; nothing is written.
+    """
+    graph = to_graph(PixelNetwork(network), metadata)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        draft = Path(folder) / path.name
+        draft.write_bytes(graph.SerializeToString(deterministic=True))
+        agreement = verify(draft, network, panoramas)
+        agreement.require()
+        draft.replace(path)
+    return agreement
+
+
+def to_graph(network: PixelNetwork, metadata: GraphMetadata) -> onnx.ModelProto:
+    """The network as an ONNX message; the same network gives the same bytes.
+
+    Raises:
+        ExportError: the exporter failed, or the metadata are not those of this network.
+    """
+    thresholds = network.network.config.thresholds
+    if metadata.thresholds != thresholds:
+        raise ExportError(f"The network has the thresholds {thresholds}, not {metadata.thresholds}.")
+    example = torch.zeros((2, *metadata.input_size, 3), dtype=torch.uint8)
+    batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
+    try:
+        with _quiet_exporter():
+            program = torch.onnx.export(
+                network.eval(),
+                (example,),
+                input_names=["panorama"],
+                output_names=["depth", "in_range"],
+                dynamic_shapes=({0: batch},),
+                opset_version=_OPSET,
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(f"torch cannot export this network: {str(error).partition(chr(10))[0]}") from error
+    if program is None:
+        raise ExportError("torch gave no ONNX program.")
+    graph: onnx.ModelProto = program.model_proto
+    _strip(graph)
+    graph.graph.name = metadata.name
+    onnx.helper.set_model_props(graph, metadata.entries())
+    return graph
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes on the machine it ran on (source files, stacks), and shapes that can be inferred."""
+    model.ClearField("metadata_props")
+    graph = model.graph
+    graph.ClearField("metadata_props")
+    graph.ClearField("doc_string")
+    graph.ClearField("value_info")
+    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """The exporter warns of its own deprecated calls, and of torchvision's operators, which nothing here uses."""
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    registration.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        registration.setLevel(level)
