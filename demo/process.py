@@ -30,12 +30,13 @@ class ServiceProcess:
 
 @contextmanager
 def running_service(*options: str, ready_within_s: float = 60.0) -> Iterator[ServiceProcess]:
-    """`dap serve` with these options, from the moment it is ready; stopped as an orchestrator stops it at the end.
+    """`dap serve` with these options, from the moment it is ready; stopped at the end.
 
     Raises:
-        RuntimeError: it ended, or was not ready in time, or did not stop cleanly; the message ends with its log.
+        RuntimeError: it ended, or was not ready in time; the message ends with its log.
     """
-    command = [sys.executable, "-m", "dap", "serve", "--host", "127.0.0.1", "--port", "0", *options]
+    address = ["--host", "127.0.0.1", "--port", "0", "--shutdown-grace-s", "0"]
+    command = [sys.executable, "-m", "dap", "serve", *address, *options]
     with TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("wb") as sink:
