@@ -48,7 +48,7 @@ def normalise(rgb: Tensor) -> Tensor:
 
 
 def augment(batch: Batch, config: AugmentationConfig, generator: Generator) -> Example:
-    """Roll, flip, and change light, colour and sharpness; then normalise. The truth follows the geometry and nothing else."""
+    """Roll, flip, change light, colour and sharpness; then normalise. The truth follows the geometry alone."""
     columns = turned_columns(len(batch.rgb), batch.rgb.shape[2], config.flip, generator).to(batch.rgb.device)
     rgb = batch.rgb.gather(2, columns[:, None, :, None].expand_as(batch.rgb))
     index = columns[:, None, :].expand_as(batch.truth.depth)
@@ -59,11 +59,11 @@ def augment(batch: Batch, config: AugmentationConfig, generator: Generator) -> E
         pixels = blur(pixels, config.blur * config.strength, generator)
         pixels = jitter_colours(pixels, config, generator)
         pixels = add_noise(pixels, config.noise * config.strength, generator)
-    return Example(normalise(pixels), truth)
+    return Example(normalise(pixels).contiguous(), truth)
 
 
 def turned_columns(samples: int, width: int, flip: float, generator: Generator) -> Tensor:
-    """Int64 (samples, width): for each column of the new panoramas, the column of the old ones; rolled at random, mirrored with probability `flip`."""
+    """For each column of the new panoramas the column of the old, int64 (samples, width): rolled, some mirrored."""
     shift = torch.randint(width, (samples, 1), generator=generator)
     columns = (torch.arange(width)[None] + shift) % width
     mirrored = torch.rand(samples, 1, generator=generator) < flip
@@ -71,7 +71,7 @@ def turned_columns(samples: int, width: int, flip: float, generator: Generator) 
 
 
 def jitter_colours(pixels: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
-    """Gamma, white balance and exposure, hue, saturation, contrast: each by a factor of its own for each sample. (B, 3, H, W) in [0, 1]."""
+    """Gamma, exposure and white balance, hue, saturation, contrast of (B, 3, H, W) in [0, 1]; by sample."""
 
     def spread(half_width: float, channels: int = 1) -> Tensor:
         numbers = torch.rand(len(pixels), channels, 1, 1, generator=generator) * 2 - 1
@@ -86,7 +86,7 @@ def jitter_colours(pixels: Tensor, config: AugmentationConfig, generator: Genera
 
 
 def _colour_matrices(turn: Tensor, saturation: Tensor) -> Tensor:
-    """(B, 3, 3): a turn around the grey axis (radians; Rodrigues' formula), then colours pulled to or from their luma."""
+    """(B, 3, 3): a turn around the grey axis (radians; Rodrigues' formula), then saturation around the luma."""
     grey = torch.tensor(_GREY, device=turn.device)
     third = 1 / math.sqrt(3)
     cross = third * torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=turn.device)
@@ -98,7 +98,7 @@ def _colour_matrices(turn: Tensor, saturation: Tensor) -> Tensor:
 
 
 def blur(pixels: Tensor, probability: float, generator: Generator) -> Tensor:
-    """A Gaussian of up to one pixel on some of the samples; longitude is a circle, rows beyond the poles repeat the last."""
+    """A Gaussian of up to one pixel on some of the samples; longitude is a circle, the last rows repeat."""
     chosen = _chosen(len(pixels), probability, generator)
     sigmas = torch.rand(len(pixels), generator=generator) * _LONGEST_BLUR + 0.1
     if not len(chosen):

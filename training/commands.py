@@ -1,9 +1,9 @@
 """`dap train`: renders scenes ahead, trains, evaluates."""
 
 import json
-import logging
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,14 +11,20 @@ import click
 import torch
 
 from dap.errors import TrainingError
+from dap.model.checkpoints import load_network
+from dap.progress import log_to_stderr, progress
 from training.config import PRESETS, Phase, TrainingConfig
 from training.evaluate import LabelledPanorama, evaluate, read_folder
+from training.run_log import strict_json
 from training.shards import RenderAhead, ShardFolder
 from training.synthetic_stream import shards_needed
-from training.trainer import Progress, latest_checkpoint
+from training.trainer import latest_checkpoint
 from training.trainer import train as run_training
 
-_PHASE_HELP = "A stretch of the run as HEIGHT:STEPS:BATCH or HEIGHT:STEPS:BATCH:LR_SCALE; give it once for each, in order. Replaces the preset's phases."
+_PHASE_HELP = (
+    "A stretch of the run, HEIGHT:STEPS:BATCH or HEIGHT:STEPS:BATCH:LR_SCALE; give each, in order. "
+    "They replace the preset's."
+)
 
 
 class PhaseType(click.ParamType[Phase]):
@@ -41,7 +47,7 @@ class PhaseType(click.ParamType[Phase]):
 @click.group()
 def train() -> None:
     """Train models of our own on rendered scenes."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    log_to_stderr()
 
 
 def _run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -88,7 +94,7 @@ _FIELDS = {
 
 
 def _configured(base: TrainingConfig, options: dict[str, object]) -> TrainingConfig:
-    """The base with every option that was given; an option without an entry in the table is a field of the same name."""
+    """The base with every option that was given; one without an entry in the table is a field of the same name."""
     values = asdict(base)
     for option, value in options.items():
         if value is None or value == ():
@@ -158,7 +164,11 @@ def dap_s(
     sets = {"rendered": validation_scenes(config, cache)}
     if dev_folder is not None:
         sets["dev"] = read_folder(dev_folder)
-    _with_progress(config, lambda tick: run_training(config, folder, cache, torch.device(device), sets, tick))
+    # Without a terminal the run's own log lines say how far it is.
+    bar = progress("training", config.steps) if sys.stderr.isatty() else nullcontext(lambda _: None)
+    with bar as advance:
+        advance(0 if checkpoint is None else int(checkpoint.name.removeprefix("step-")))
+        run_training(config, folder, cache, torch.device(device), sets, on_step=lambda: advance(1))
 
 
 def validation_scenes(config: TrainingConfig, cache: Path) -> list[LabelledPanorama]:
@@ -173,20 +183,14 @@ def validation_scenes(config: TrainingConfig, cache: Path) -> list[LabelledPanor
     ]
 
 
-def _with_progress(config: TrainingConfig, work: Callable[[Callable[[Progress], None]], object]) -> None:
-    """Run with a progress bar on a terminal; the log lines alone elsewhere."""
-    if not sys.stderr.isatty():
-        work(lambda _: None)
-        return
-    with click.progressbar(length=config.steps, label="training", file=sys.stderr) as bar:
-        work(lambda progress: bar.update(progress.step - bar.pos))
-
-
 @train.command()
 @_run_options
 @click.option("--shards", type=int, help="At most this many of each size. Default: all that the run will read.")
 def prerender(*, shards: int | None, preset: str, cache: Path, **options: object) -> None:
-    """Render the scenes of a run into the cache, and the validation scenes, before the run or beside it. Can be stopped at any time."""
+    """Render a run's scenes, and the validation scenes, into the cache; before the run or beside it.
+
+    It can be stopped at any time: what is rendered stays.
+    """
     config = _configured(PRESETS[preset], options)
     validation_scenes(config, cache)
     for height, indices in shards_needed(config).items():
@@ -194,9 +198,10 @@ def prerender(*, shards: int | None, preset: str, cache: Path, **options: object
         with RenderAhead(folder, max(1, config.stream.workers)) as renderer:
             wanted = indices[:shards]
             renderer.request(wanted)
-            with click.progressbar(wanted, label=f"{folder.path.name}", file=sys.stderr) as bar:
-                for index in bar:
+            with progress(f"scenes {height}x{2 * height}", len(wanted)) as advance:
+                for index in wanted:
                     renderer.wait(index)
+                    advance(1)
 
 
 @train.command("evaluate")
@@ -212,9 +217,7 @@ def prerender(*, shards: int | None, preset: str, cache: Path, **options: object
 @click.option("--threads", type=int, help="Of torch on the CPU.")
 def evaluate_command(*, weights: Path, folder: Path, height: int, threads: int | None) -> None:
     """Scores of WEIGHTS (safetensors) on a FOLDER of NAME.rgb.png with NAME.depth_m.npy, as JSON."""
-    from dap.model.checkpoints import load_network
-
     if threads is not None:
         torch.set_num_threads(threads)
     scores = evaluate(load_network(weights), read_folder(folder), (height, 2 * height))
-    click.echo(json.dumps({"panoramas": scores.panoramas, **scores.flat()}, indent=2))
+    click.echo(strict_json({"panoramas": scores.panoramas, **scores.flat()}, indent=2))

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dap.errors import TrainingError
 from dap.model.config import PATCH, NetworkConfig
+from training.synthetic.sampling import Kind
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class StreamConfig:
         cache_gb: shards that were used up are deleted, oldest first, when a size's shards take more than this many GB.
     """
 
-    kind: str = "mixed"
+    kind: Kind = "mixed"
     passes: int = 2
     shard_size: int = 32
     window: int = 16
@@ -178,7 +179,7 @@ class TrainingConfig:
         for phase in self.phases:
             if min(phase.height, phase.steps, phase.batch) < 1 or phase.height % PATCH:
                 raise TrainingError(
-                    f"a phase has a height that is a multiple of {PATCH} and at least one step and one sample, not {phase}"
+                    f"a phase has a height that is a multiple of {PATCH}, a step and a sample at least; not {phase}"
                 )
         stream = self.stream
         if stream.passes < 1 or stream.window < 1 or stream.window % stream.passes:
@@ -191,7 +192,7 @@ class TrainingConfig:
         return sum(phase.steps for phase in self.phases)
 
     def phase_at(self, step: int) -> tuple[int, Phase]:
-        """The phase of a step (the last one beyond the end), and how many samples of its size were drawn before the step."""
+        """How many samples of a step's size were drawn before it, and its phase (beyond the end, the last one)."""
         drawn: dict[int, int] = {}
         begin = 0
         for phase in self.phases:
@@ -210,7 +211,7 @@ class TrainingConfig:
         return optimizer.learning_rate * phase.lr_scale * min(rise, fall)
 
     def finishing(self, step: int) -> "TrainingConfig":
-        """The same run with its cool-down beginning at `step`, in the phase of that step, and its end right after it."""
+        """The same run with its cool-down beginning at `step`, in the phase of that step, and its end after it."""
         phases, begin = [], 0
         for phase in self.phases:
             if step < begin + phase.steps or phase is self.phases[-1]:

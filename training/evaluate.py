@@ -1,5 +1,6 @@
 """How good a network is, on rendered validation scenes or on a folder of panoramas with metric depth."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
+from dap import evaluation, sphere
 from dap.errors import TrainingError
 from dap.model.dap import DapNetwork
 from training.augmentation import normalise
-from training.losses import DEPTH_LIMIT_M, solid_angle_weights
+from training.losses import DEPTH_LIMIT_M
 
 RGB_SUFFIX, DEPTH_SUFFIX = ".rgb.png", ".depth_m.npy"
 
@@ -34,11 +38,10 @@ class LabelledPanorama:
 
 @dataclass(frozen=True)
 class DepthScores:
-    """Depth against truth, over the pixels with a known surface up to 100 m, all pixels alike; of one panorama or the
-    mean over many.
+    """Depth against truth, over the pixels with a known surface up to 100 m: of one panorama, or the mean over many.
 
     Attributes:
-        absrel: mean of |prediction - truth| / truth.
+        absrel: mean of |prediction - truth| / truth, in raw metres, all pixels alike.
         delta1: share of pixels with max(prediction / truth, truth / prediction) below 1.25.
         absrel_aligned: `absrel` after the prediction is multiplied by median(truth) / median(prediction).
         delta1_aligned: `delta1` after the same.
@@ -56,12 +59,12 @@ class DepthScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over panoramas.
+    """How a network did on some panoramas.
 
     Attributes:
         panoramas: how many.
         depth: of the network; the range mask takes no part.
-        constant: of the best that knows nothing: the median of all true depths, everywhere.
+        constant: of the best that looks at no picture: the median of all true depths, everywhere.
         out_of_range_iou: for each threshold, the intersection over union of predicted and true out-of-range pixels,
             pooled over all panoramas and weighted by solid angle; NaN where there are none.
         lost: for each threshold, the share of truly in-range pixels that the mask throws away, pooled in the same way.
@@ -80,10 +83,19 @@ class Scores:
         numbers |= {f"out_of_range_iou_{name}": value for name, value in self.out_of_range_iou.items()}
         return numbers | {f"lost_{name}": value for name, value in self.lost.items()}
 
+    def __str__(self) -> str:
+        """One line for people."""
+        depth, largest = self.depth, next(reversed(self.lost))
+        return (
+            f"absrel {depth.absrel:.3f} delta1 {depth.delta1:.3f} | "
+            f"aligned {depth.absrel_aligned:.3f} {depth.delta1_aligned:.3f} | scale {depth.scale_error:.3f} | "
+            f"{largest} m: out-of-range IoU {self.out_of_range_iou[largest]:.3f}, lost {self.lost[largest]:.3f} | "
+            f"constant {self.constant.absrel:.3f} {self.constant.delta1:.3f}"
+        )
+
 
 def read_folder(folder: Path) -> list[LabelledPanorama]:
-    """The pairs `NAME.rgb.png` (RGB) and `NAME.depth_m.npy` (float32 metres along the ray, 0 = not known) of a
-    folder, by name.
+    """The pairs of `NAME.rgb.png` and `NAME.depth_m.npy` (metres along the ray, 0 = not known) of a folder.
 
     Raises:
         TrainingError: no pairs, a panorama without depth, or two of different sizes.
@@ -96,10 +108,10 @@ def read_folder(folder: Path) -> list[LabelledPanorama]:
             raise TrainingError(f"{path} has no {depth_path.name} beside it")
         with Image.open(path) as image:
             rgb = np.asarray(image.convert("RGB"))
-        depth = np.nan_to_num(np.load(depth_path, allow_pickle=False).astype(np.float32), nan=0.0, posinf=np.inf)
+        depth = np.load(depth_path, allow_pickle=False).astype(np.float32)
         if depth.shape != rgb.shape[:2]:
             raise TrainingError(f"{depth_path} should be {rgb.shape[:2]} as the panorama; it is {depth.shape}")
-        panoramas.append(LabelledPanorama(name, rgb, depth))
+        panoramas.append(LabelledPanorama(name, rgb, np.where(np.isnan(depth), 0, depth)))
     if not panoramas:
         raise TrainingError(f"{folder} holds no panoramas NAME{RGB_SUFFIX} with NAME{DEPTH_SUFFIX}")
     return panoramas
@@ -109,7 +121,10 @@ def read_folder(folder: Path) -> list[LabelledPanorama]:
 def predict(
     network: DapNetwork, panorama: npt.NDArray[np.uint8], size: tuple[int, int]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Depth (H, W) in metres and range logits (T, H, W) of one panorama (H, W, 3), by way of the network's `size` (height, width)."""
+    """Depth (H, W) in metres and range logits (T, H, W) of one panorama uint8 (H, W, 3).
+
+    The network is fed at `size` (height, width); what it says is brought to the size of the panorama.
+    """
     device = next(network.parameters()).device
     pixels = normalise(torch.from_numpy(panorama.copy())[None].to(device))
     output = network(resize(pixels, size))
@@ -117,17 +132,15 @@ def predict(
     return log_depth.exp().cpu().numpy(), resize(output.range_logits, panorama.shape[:2])[0].cpu().numpy()
 
 
-def resize(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear, anti-aliased when it shrinks, longitude a circle. (B, C, H, W) to (B, C, *size)."""
     if maps.shape[-2:] == size:
         return maps
-    margin = maps.shape[-1] // 8
-    wide = torch.nn.functional.pad(maps, (margin, margin, 0, 0), mode="circular")
-    edge = size[1] // 8
-    wide = torch.nn.functional.interpolate(
-        wide, (size[0], size[1] + 2 * edge), mode="bilinear", align_corners=False, antialias=True
-    )
-    return wide[..., edge : edge + size[1]]
+    # Two more turns of the sphere and not a few columns: whole turns keep the grid exact at every size.
+    turn = maps.shape[-1]
+    turns = F.pad(maps, (turn, turn, 0, 0), mode="circular")
+    resized = F.interpolate(turns, (size[0], 3 * size[1]), mode="bilinear", align_corners=False, antialias=True)
+    return resized[..., size[1] : 2 * size[1]]
 
 
 def evaluate(network: DapNetwork, panoramas: Sequence[LabelledPanorama], size: tuple[int, int]) -> Scores:
@@ -137,16 +150,16 @@ def evaluate(network: DapNetwork, panoramas: Sequence[LabelledPanorama], size: t
     """
     was_training = network.training
     network.eval()
-    constant = float(np.median(np.concatenate([p.depth[_measured(p.depth)] for p in panoramas])))
+    with_depth = [p for p in panoramas if _measured(p.depth).any()]
+    constant = np.median(np.concatenate([p.depth[_measured(p.depth)] for p in with_depth]))
     thresholds = network.config.thresholds
-    depth, baseline = [], []
+    depth = []
     # Rows: threshold; columns: intersection and union of out of range, in range but lost, in range.
     pooled = np.zeros((len(thresholds), 4))
     for panorama in panoramas:
         predicted, logits = predict(network, panorama.rgb, size)
         if _measured(panorama.depth).any():
             depth.append(score_depth(predicted, panorama.depth))
-            baseline.append(score_depth(np.full_like(panorama.depth, constant), panorama.depth))
         pooled += [_range_areas(logits[k] > 0, panorama.depth, limit) for k, limit in enumerate(thresholds)]
     network.train(was_training)
     names = [f"{threshold:g}" for threshold in thresholds]
@@ -155,35 +168,32 @@ def evaluate(network: DapNetwork, panoramas: Sequence[LabelledPanorama], size: t
     return Scores(
         len(panoramas),
         mean_scores(depth),
-        mean_scores(baseline),
+        mean_scores([score_depth(np.full_like(p.depth, constant), p.depth) for p in with_depth]),
         dict(zip(names, iou.tolist(), strict=True)),
         dict(zip(names, lost.tolist(), strict=True)),
     )
 
 
 def score_depth(predicted: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]) -> DepthScores:
-    """Scores of one panorama, (H, W) metres both; the truth is +inf on sky and 0 where not known, and has some pixel that is neither."""
-    measured = _measured(truth)
-    weight = np.broadcast_to(solid_angle_weights(truth.shape[0]).numpy(), truth.shape)[measured]
-    p, t = predicted[measured].astype(np.float64), truth[measured].astype(np.float64)
-    scale = np.median(p) / np.median(t)
-    error, aligned_error = np.abs(p - t) / t, np.abs(p / scale - t) / t
-    ratio, aligned_ratio = np.maximum(p / t, t / p), np.maximum(p / scale / t, t / p * scale)
+    """Scores of one panorama under the protocol `dap`, without a range mask; both (H, W) metres.
+
+    Raises:
+        InvalidParameter: no pixel of the truth is a known surface up to 100 m.
+    """
+    metrics = evaluation.evaluate(predicted, truth, evaluation.PROTOCOLS["dap"])
     return DepthScores(
-        absrel=float(error.mean()),
-        delta1=float((ratio < 1.25).mean()),
-        absrel_aligned=float(aligned_error.mean()),
-        delta1_aligned=float((aligned_ratio < 1.25).mean()),
-        scale_error=float(abs(np.log(scale))),
-        absrel_sphere=float((error * weight).sum() / weight.sum()),
+        absrel=metrics.scores["absrel"],
+        delta1=metrics.scores["delta1"],
+        absrel_aligned=metrics.aligned["absrel"],
+        delta1_aligned=metrics.aligned["delta1"],
+        scale_error=abs(math.log(metrics.scale)),
+        absrel_sphere=metrics.weighted["absrel"],
     )
 
 
 def mean_scores(scores: Sequence[DepthScores]) -> DepthScores:
-    """The mean of each score; NaN of nothing."""
-    table = [list(asdict(score).values()) for score in scores]
-    means = np.mean(table, axis=0).tolist() if table else [float("nan")] * 6
-    return DepthScores(*means)
+    """The mean of each score; every panorama counts once."""
+    return DepthScores(*np.mean([list(asdict(score).values()) for score in scores], axis=0).tolist())
 
 
 def _measured(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
@@ -193,6 +203,6 @@ def _measured(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
 def _range_areas(in_range: npt.NDArray[np.bool_], truth: npt.NDArray[np.float32], limit: float) -> list[float]:
     """Areas (any unit) of: both say out of range, either says so, in range and lost, in range."""
     known, near = truth > 0, truth < limit
-    weight = solid_angle_weights(truth.shape[0]).numpy()
+    weight = sphere.solid_angles(*truth.shape)[:, None]
     regions = (~in_range & ~near, ~in_range | ~near, ~in_range & near, near)
     return [float((weight * (region & known)).sum()) for region in regions]

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dap import sphere
 from dap.model.dap import NetworkOutput
 from training.config import LossWeights
 
@@ -50,15 +51,12 @@ class Truth:
 
 
 @lru_cache(maxsize=16)
-def solid_angle_weights(height: int, device: torch.device | None = None) -> Tensor:
-    """Float32 (height, 1): the solid angle of a pixel of each row of an equirectangular image, divided by its mean
-    over the rows.
+def solid_angle_weights(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Float32 (height, 1): the solid angle of a pixel of each row, divided by its mean over the rows.
 
-    The exact integral over the pixel, sin(upper edge) - sin(lower edge), which is the distortion map M_distort of DAP
-    (arXiv 2512.16913) with the formula that the paper leaves open.
+    This is the distortion map M_distort of DAP (arXiv 2512.16913) with the formula that the paper leaves open.
     """
-    edges = torch.linspace(math.pi / 2, -math.pi / 2, height + 1, dtype=torch.float64).sin()
-    weights = edges[:-1] - edges[1:]
+    weights = torch.from_numpy(sphere.solid_angles(height, width))
     return (weights / weights.mean()).float()[:, None].to(device)
 
 
@@ -69,14 +67,14 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
 
 
 def silog(residual: Tensor, weight: Tensor, scale_invariance: float = 0.5, epsilon: float = 1e-6) -> Tensor:
-    """Scale-invariant logarithmic loss: sqrt(mean(d^2) - lambda mean(d)^2 + eps) - sqrt(eps), d = log prediction -
-    log truth.
+    """Scale-invariant logarithmic loss: sqrt(mean(d^2) - lambda mean(d)^2 + eps) - sqrt(eps).
 
-    Eigen et al. 2014 (arXiv 1406.2283) eq. 4, with the square root and lambda = 0.5 of the official DAP tree; lambda
-    = 1 forgets the scale, 0 is the root mean square. The epsilon keeps the gradient finite at the truth.
+    d = log prediction - log truth. Eigen et al. 2014 (arXiv 1406.2283) eq. 4, with the square root and the lambda of
+    0.5 of the official DAP tree; lambda = 1 forgets the scale, 0 is the root mean square. The epsilon keeps the
+    gradient finite at the truth.
 
     Args:
-        residual: (B, H, W), finite where `weight` is zero.
+        residual: d, (B, H, W), finite everywhere.
         weight: (B, H, W), solid angle times mask.
         scale_invariance: lambda.
         epsilon: inside the root.
@@ -86,25 +84,24 @@ def silog(residual: Tensor, weight: Tensor, scale_invariance: float = 0.5, epsil
 
 
 def log_l1(residual: Tensor, weight: Tensor) -> Tensor:
-    """Mean of |log prediction - log truth|: holds the metric scale, which `silog` half forgets. Arguments as for `silog`."""
+    """Mean of |log prediction - log truth|: holds the metric scale, which `silog` half forgets. Arguments as there."""
     return _mean(residual.abs(), weight).mean()
 
 
 def gradient_matching(residual: Tensor, weight: Tensor, scales: int = 4) -> Tensor:
-    """Multi-scale gradient matching: mean over scales k of mean |R(x + 2^k) - R(x)| + mean |R(y + 2^k) - R(y)|, R the
-    residual of log depth.
+    """Multi-scale gradient matching: the mean over scales k of mean |d(x + 2^k) - d(x)| + mean |d(y + 2^k) - d(y)|.
 
-    MiDaS (Ranftl et al., arXiv 1907.01341) eq. 11 with dilated differences instead of subsampled ones, so that it
-    does not change when the panorama is rolled by any number of columns. Longitude is a circle. A difference counts
-    where both of its pixels do, with the smaller weight of the two.
+    MiDaS (Ranftl et al., arXiv 1907.01341) eq. 11 on the residual d of log depth, with dilated differences instead of
+    subsampled ones, so that it does not change when the panorama is rolled by any number of columns. Longitude is a
+    circle. A difference counts where both of its pixels do, with the smaller weight of the two.
 
     Args:
-        residual: (B, H, W), finite everywhere.
+        residual: d, (B, H, W), finite everywhere.
         weight: (B, H, W), solid angle times mask.
-        scales: number of scales; scale k takes pixels 2^k apart. Those that do not fit into the image are left out.
+        scales: number of scales; those whose pixels lie farther apart than the image is high are left out.
     """
-    height, width = residual.shape[-2:]
-    steps = [1 << k for k in range(scales) if 1 << k < min(height, width)]
+    height = residual.shape[-2]
+    steps = [1 << k for k in range(scales) if 1 << k < height]
     losses = []
     for step in steps:
         east = (residual.roll(-step, -1) - residual).abs()
@@ -115,8 +112,9 @@ def gradient_matching(residual: Tensor, weight: Tensor, scales: int = 4) -> Tens
 
 
 def range_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Binary cross-entropy of the range mask, the text of DAP (arXiv 2512.16913, section on the range mask): mean
-    over pixels and thresholds.
+    """Binary cross-entropy of the range mask, the mean over pixels and thresholds.
+
+    The first half of DAP's mask loss as its text has it (arXiv 2512.16913; its formula says squared error).
 
     Args:
         logits: (B, T, H, W), of being in range.
@@ -128,12 +126,11 @@ def range_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tenso
 
 
 def range_dice(logits: Tensor, target: Tensor, weight: Tensor, smoothing: float = 1e-3) -> Tensor:
-    """Soft Dice loss of the range mask: mean over thresholds of 1 - (2 <p t> + s) / (<p> + <t> + s), <.> the weighted
-    mean over the image.
+    """Soft Dice loss of the range mask, the mean over thresholds of 1 - (2 <p t> + s) / (<p> + <t> + s).
 
-    V-Net (Milletari et al., arXiv 1606.04797) with plain sums in the denominator. The smoothing lets an image without
-    any pixel in range have no loss when none is predicted. An image of weight zero has no loss and no gradient.
-    Arguments as for `range_cross_entropy`.
+    <.> is the weighted mean over the image. V-Net (Milletari et al., arXiv 1606.04797) with plain sums in the
+    denominator. The smoothing s lets an image without any pixel in range have no loss when none is predicted. An image
+    of weight zero has no loss and no gradient. Arguments as for `range_cross_entropy`.
     """
     probability = logits.sigmoid()
     weight = weight[:, None].expand_as(logits)
@@ -159,7 +156,7 @@ def training_loss(
         weights: the factor of each loss; a factor of zero leaves it out.
     """
     log_depth, range_logits = prediction.log_depth.float(), prediction.range_logits.float()
-    solid_angles = solid_angle_weights(log_depth.shape[-2], log_depth.device)
+    solid_angles = solid_angle_weights(*log_depth.shape[-2:], log_depth.device)
     depth_weight = solid_angles * truth.measured
     known_weight = solid_angles * truth.known
     residual = torch.where(truth.measured, log_depth - truth.log_depth, 0.0)

@@ -17,8 +17,7 @@ _NEAREST_M, _FARTHEST_M = 0.5, 50.0
 def write_preview(
     path: Path, network: DapNetwork, panoramas: Sequence[LabelledPanorama], size: tuple[int, int]
 ) -> None:
-    """Write a PNG of up to `ROWS` panoramas: RGB | predicted depth | true depth | probability of being in the largest
-    range.
+    """Write a PNG of up to `ROWS` panoramas: RGB | predicted depth | true depth | probability of the largest range.
 
     Depth is logarithmic, light is near; both maps share one scale. Sky and unknown pixels of the truth are black.
     """

@@ -13,6 +13,12 @@ from torch import Tensor
 _log = logging.getLogger(__name__)
 
 
+def strict_json(fields: dict[str, float | str], indent: int | None = None) -> str:
+    """JSON as the standard has it: what is not finite is null."""
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
+    return json.dumps(finite, indent=indent, allow_nan=False)
+
+
 class RunLog:
     """Appends to a JSONL file, and to the `training` logger. Each line has an `event` and the `time` (Unix seconds).
 
@@ -41,28 +47,24 @@ class RunLog:
         yield
         self._waited += time.monotonic() - began
 
-    def step(self, step: int, samples: int, loss: Tensor, terms: dict[str, Tensor], **numbers: float) -> None:
-        """Count a step; `numbers` are logged as they are at the step that is due."""
+    def step(self, step: int, samples: int, losses: dict[str, Tensor], facts: dict[str, float]) -> None:
+        """Count a step; when a line is due it has the mean losses since the last one, and this step's facts."""
         self._samples += samples
         self._steps += 1
-        for name, value in {"loss": loss.detach(), **terms}.items():
+        for name, value in losses.items():
             self._sums[name] = self._sums.get(name, 0) + value
         if step % self._every:
             return
         seconds = time.monotonic() - self._began
         means = {name: float(total) / self._steps for name, total in self._sums.items()}
         speed = {"samples_per_s": self._samples / seconds, "waiting": self._waited / seconds}
-        self.event("step", step=step, **means, **numbers, **speed)
+        fields = means | facts | speed
+        self.event("step", " ".join(f"{name} {value:.4g}" for name, value in fields.items()), step=step, **fields)
         self._reset()
 
-    def event(self, name: str, **numbers: float | str) -> None:
-        """Log anything else."""
-        finite = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in numbers.items()
-        }
+    def event(self, name: str, line: str, *, step: int, **fields: float | str) -> None:
+        """Write an event of a step: `fields` to the file (not finite: null), `line` to the logger."""
+        record = {"event": name, "time": round(time.time(), 3), "step": step, **fields}
         with self._path.open("a") as file:
-            file.write(json.dumps({"event": name, "time": round(time.time(), 3), **finite}) + "\n")
-        _log.info(
-            "%s %s", name, " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in numbers.items())
-        )
+            file.write(strict_json(record) + "\n")
+        _log.info("step %d: %s", step, line)

@@ -1,9 +1,8 @@
-"""The endless stream of rendered scenes: which samples a step sees is a function of the configuration and the step
-alone.
+"""The endless stream of rendered scenes: which samples a step sees follows from the configuration and the step alone.
 
-Samples are drawn in rounds. A round is a random order of all scenes in a window of shards; the next round's window
-lies `window / passes` shards further, so that every scene is seen in `passes` rounds, well mixed with older and newer
-ones, and then never again.
+Samples are drawn in rounds. A round is a random order of all scenes in a window of shards; the next round's window lies
+`window / passes` shards further, so that every scene is seen in `passes` rounds, well mixed with older and newer ones,
+and then never again.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -26,12 +26,12 @@ from training.preview import write_preview
 from training.run_log import RunLog
 from training.synthetic_stream import SampleStream
 
-NETWORK_FILE, AVERAGE_FILE, OPTIMIZER_FILE, STATE_FILE = (
-    "network.safetensors",
-    "average.safetensors",
-    "optimizer.pt",
-    "state.json",
-)
+NETWORK_FILE = "network.safetensors"
+AVERAGE_FILE = "average.safetensors"
+OPTIMIZER_FILE = "optimizer.pt"
+STATE_FILE = "state.json"
+CONFIG_FILE = "config.json"
+ENVIRONMENT_FILE = "environment.json"
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def train(
     cache: Path,
     device: torch.device,
     sets: dict[str, list[LabelledPanorama]],
-    on_step: Callable[[Progress], None] = lambda _: None,
+    on_step: Callable[[], None] = lambda: None,
 ) -> DapNetwork:
     """Train until the configuration's last step, from the folder's latest checkpoint if there is one.
 
@@ -88,8 +88,8 @@ def train(
     Raises:
         TrainingError: too many steps were not finite, or a checkpoint or shard cannot be used.
     """
-    record_run(folder, config)
     learner, progress = start(config, folder, device)
+    record_run(folder, config)
     forward = torch.compile(learner.network, dynamic=False) if config.compile else learner.network
     log = RunLog(folder / "log.jsonl", config.report.log)
 
@@ -103,27 +103,19 @@ def train(
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 output = forward(example.images)
             loss, terms = training_loss(output, example.truth, config.network.thresholds, config.loss)
-            norm, moved = update(learner, loss, config.optimizer, config.learning_rate_at(step), step)
+            rate = config.learning_rate_at(step)
+            norm, moved = update(learner, loss, config.optimizer, rate, step)
 
             progress = Progress(step + 1, progress.bad_steps + (not moved))
             if progress.bad_steps > config.optimizer.bad_steps:
-                raise TrainingError(
-                    f"{progress.bad_steps} steps had a loss or a gradient that is not finite; last {step}"
-                )
-            log.step(
-                progress.step,
-                len(batch.rgb),
-                loss,
-                terms,
-                gradient_norm=norm,
-                lr=config.learning_rate_at(step),
-                bad=progress.bad_steps,
-            )
+                raise TrainingError(f"{progress.bad_steps} steps had no finite loss and gradient, the last at {step}")
+            facts = {"gradient_norm": norm, "learning_rate": rate, "bad_steps": progress.bad_steps}
+            log.step(progress.step, len(batch.rgb), {"loss": loss.detach(), **terms}, facts)
             if due(progress.step, config.report.evaluate, config.steps):
                 report(config, folder, log, learner.average, progress.step, sets)
             if due(progress.step, config.report.checkpoint, config.steps):
                 save_checkpoint(folder, learner, progress, config.report.keep)
-            on_step(progress)
+            on_step()
 
     save_network(learner.average, folder / "model.safetensors", {"dap.training_steps": str(progress.step)})
     return learner.average.eval()
@@ -141,8 +133,10 @@ def start(config: TrainingConfig, folder: Path, device: torch.device) -> tuple[L
         if network.config != config.network:
             raise TrainingError(f"{checkpoint} holds {network.config}; the run asks for {config.network}")
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    network.to(device).to(memory_format=layout).train()
-    average.to(device).to(memory_format=layout).eval().requires_grad_(requires_grad=False)
+    for module in (network, average):
+        module.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    network.train()
+    average.eval().requires_grad_(requires_grad=False)
     learner = Learner(network, average, make_optimizer(network, config.optimizer))
     if checkpoint is None:
         return learner, Progress()
@@ -165,7 +159,11 @@ def make_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.O
 def update(
     learner: Learner, loss: Tensor, config: OptimizerConfig, learning_rate: float, step: int
 ) -> tuple[float, bool]:
-    """One step down the gradient of the loss, and of the running mean behind it. The gradient's norm, and whether it was finite: if not, nothing moved."""
+    """One step down the gradient of the loss, and of the running mean behind the parameters.
+
+    Returns:
+        The gradient's norm before clipping, and whether it and the loss were finite: if not, nothing moved.
+    """
     parameters = [p for group in learner.optimizer.param_groups for p in group["params"]]
     learner.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -181,7 +179,7 @@ def update(
 
 @torch.no_grad()
 def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the running mean of all parameters and buffers towards the network's: average = decay average + (1 - decay) network."""
+    """Move the running mean of parameters and buffers: average = decay average + (1 - decay) network."""
     mean, new = list(average.state_dict().values()), list(network.state_dict().values())
     floating = [m.is_floating_point() for m in mean]
     torch._foreach_lerp_(
@@ -207,16 +205,17 @@ def report(
     step: int,
     sets: dict[str, list[LabelledPanorama]],
 ) -> None:
-    """Evaluate on every set at the resolution of the phase, into the log; and draw a preview of some panoramas of each."""
+    """Evaluate on every set at the resolution of the phase, and draw a preview of some panoramas of each."""
     _, phase = config.phase_at(step - 1)
     size = (phase.height, 2 * phase.height)
     for name, panoramas in sets.items():
-        log.event("evaluation", step=step, set=name, **evaluate(network, panoramas, size).flat())
+        scores = evaluate(network, panoramas, size)
+        log.event("evaluation", f"{name}: {scores}", step=step, set=name, **scores.flat())
         write_preview(folder / "previews" / f"{name}-{step:07d}.png", network, panoramas, size)
 
 
 def save_checkpoint(folder: Path, learner: Learner, progress: Progress, keep: int) -> None:
-    """Write all that a resume needs, whole or not at all, point `latest` to it, and delete checkpoints older than the `keep` newest."""
+    """Write all that a resume needs, whole or not at all, and point `latest` to it; the `keep` newest stay."""
     checkpoints = folder / "checkpoints"
     final = checkpoints / f"step-{progress.step:07d}"
     unfinished = checkpoints / f".{final.name}"
@@ -226,6 +225,8 @@ def save_checkpoint(folder: Path, learner: Learner, progress: Progress, keep: in
     save_network(learner.average, unfinished / AVERAGE_FILE)
     torch.save(learner.optimizer.state_dict(), unfinished / OPTIMIZER_FILE)
     (unfinished / STATE_FILE).write_text(json.dumps(asdict(progress)))
+    for record in (CONFIG_FILE, ENVIRONMENT_FILE):
+        shutil.copy(folder / record, unfinished)
     _flush(unfinished)
     shutil.rmtree(final, ignore_errors=True)
     unfinished.rename(final)
@@ -258,7 +259,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _flush(folder: Path) -> None:
-    """Have the files of a folder on disk before the folder gets its final name: a crash of the machine must not leave empty files behind it."""
+    """Have a folder's files on disk before it gets its final name: a crash of the machine leaves no empty files."""
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -267,7 +268,7 @@ def _flush(folder: Path) -> None:
 def record_run(folder: Path, config: TrainingConfig) -> None:
     """Write the configuration, the git revision and the environment into the run's folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "config.json", config.to_json())
+    write_whole(folder / CONFIG_FILE, config.to_json())
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607
         cwd=Path(__file__).parent,
@@ -283,4 +284,4 @@ def record_run(folder: Path, config: TrainingConfig) -> None:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-    write_whole(folder / "environment.json", json.dumps(environment, indent=2))
+    write_whole(folder / ENVIRONMENT_FILE, json.dumps(environment, indent=2))
