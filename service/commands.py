@@ -11,17 +11,23 @@ from service.settings import Settings
 
 
 def _flag(name: str, field: FieldInfo) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     return click.option(
         f"--{name.replace('_', '-')}",
         name,
-        type=click.Choice(choices) if choices else str,
+        type=_click_type(field.annotation),
         envvar=f"DAP_{name.upper()}",
         show_envvar=True,
-        default=None if field.default is None else str(field.default),
-        show_default=True,
+        default=field.default,
+        show_default=field.default is not None,
         help=field.description,
     )
+
+
+def _click_type(annotation: Any) -> click.ParamType[Any]:
+    if get_origin(annotation) is Literal:
+        return click.Choice(get_args(annotation))
+    kinds = (annotation, *get_args(annotation))
+    return click.FLOAT if float in kinds else click.INT if int in kinds else click.STRING
 
 
 def _flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -30,7 +36,7 @@ def _flags(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command(short_help="Serve depth over HTTP.")
+@click.command()
 @_flags
 def serve(**flags: Any) -> None:
     """Serve metric depth and point clouds of panoramas over HTTP.

@@ -107,7 +107,9 @@ class _Decoded:
 
 def open_engine(model: Model, settings: Settings) -> Engine:
     """The engine that the settings ask for."""
-    return create_engine(model, settings.engine, device=settings.device, threads=settings.threads)
+    return create_engine(
+        model, settings.engine, device=settings.device, threads=settings.threads, precision=settings.precision
+    )
 
 
 class Pipeline:
@@ -247,7 +249,7 @@ class Pipeline:
         await loop.run_in_executor(self._engine_thread, serving.engine.warm_up, [self._settings.max_batch_size])
         serving.batcher.start()
         picture = io.BytesIO()
-        Image.effect_noise((1024, 512), 64).convert("RGB").save(picture, "JPEG")
+        Image.effect_noise((64, 32), 64).convert("RGB").save(picture, "JPEG")
         await self._answer(serving, picture.getvalue(), Job(100.0, _input_size, _nothing))
 
     def _fail(self, error: BaseException) -> None:

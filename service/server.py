@@ -72,8 +72,8 @@ def run(settings: Settings) -> int:
     Raises:
         OSError: the address cannot be listened on.
     """
-    configure_logging(settings.log_level)
     listener = listen(settings.host, settings.port)
+    configure_logging(settings.log_level)
     app = create_app(settings)
     config = uvicorn.Config(
         app,

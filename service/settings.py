@@ -3,19 +3,15 @@
 Every description says what happens when the value is too low and when it is too high.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from annotated_types import Ge, Gt, Le
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from dap.engines import EngineName
+from dap.engines import EngineName, Precision
 from dap.models import DEFAULT_MODEL
 
 MEBIBYTE = 1024 * 1024
-
-Count = Annotated[int, Ge(1)]
-Seconds = Annotated[float, Ge(0), Le(3600)]
 
 
 class Settings(BaseSettings):
@@ -28,8 +24,11 @@ class Settings(BaseSettings):
         description="Address to listen on. The default is reachable from this machine alone; 0.0.0.0 opens the service "
         "to every network that this machine is on.",
     )
-    port: Annotated[int, Ge(0), Le(65535)] = Field(
-        default=8000, description="Port to listen on; 0 takes a free one and prints it. Below 1024 needs privileges."
+    port: int = Field(
+        default=8000,
+        ge=0,
+        le=65535,
+        description="Port to listen on; 0 takes a free one and prints it. Below 1024 needs privileges.",
     )
     model: str = Field(
         default=DEFAULT_MODEL,
@@ -43,80 +42,105 @@ class Settings(BaseSettings):
         description="Where the engine runs: cpu, cuda, cuda:N, or auto for a GPU where there is one. A device that is "
         "named and missing ends the start.",
     )
-    threads: Count | None = Field(
+    precision: Precision = Field(
+        default="fp32",
+        description="Numbers that the torch engine computes with; exported files bring their own. Less than fp32 is "
+        "faster on a GPU, and less exact.",
+    )
+    threads: int | None = Field(
         default=None,
+        ge=1,
         description="Cores that work on one batch on the CPU; by default all that this process may use. Fewer leave "
         "cores idle, more slow every request down.",
     )
-    max_batch_size: Annotated[int, Ge(1), Le(256)] = Field(
+    max_batch_size: int = Field(
         default=4,
+        ge=1,
+        le=256,
         description="Panoramas that run together at most. Too low: a GPU is idle between small batches. Too high: the "
         "device runs out of memory (batches are then split), and everybody waits for the slowest batch.",
     )
-    batch_delay_s: Seconds = Field(
+    batch_delay_s: float = Field(
         default=0.0,
+        ge=0,
+        le=3600,
         description="Seconds that a panorama waits for company on an idle engine. 0 is right for nearly everybody: "
         "batches form by themselves while the engine is busy. Too high: every request of a quiet service waits.",
     )
-    max_queued_pixels: Count = Field(
+    max_queued_pixels: int = Field(
         default=32 * 512 * 256,
+        ge=1,
         description="Pixels that wait for the engine at most, each panorama at the model's input size; beyond it 429. "
         "Too low: bursts are refused that could have been served. Too high: who waits longest runs out of time.",
     )
-    max_requests: Count = Field(
+    max_requests: int = Field(
         default=64,
+        ge=1,
         description="POST requests in progress at most, from the first byte in to the last byte out; beyond it 429. "
         "Too low: slow clients keep quick ones out. Too high: memory, since each may hold an upload or an answer.",
     )
-    max_body_bytes: Count = Field(
+    max_body_bytes: int = Field(
         default=64 * MEBIBYTE,
+        ge=4096,
         description="Bytes of one request's body at most, counted as they arrive; beyond it 413. Too low: large "
         "panoramas are refused. Too high: one client can fill the memory.",
     )
-    max_bytes_in_progress: Count = Field(
+    max_bytes_in_progress: int = Field(
         default=256 * MEBIBYTE,
+        ge=1,
         description="Bytes of all bodies in progress together at most; beyond it 429. Too low: large uploads shut each "
         "other out. Too high: many clients together can fill the memory.",
     )
-    max_image_pixels: Count = Field(
+    max_image_pixels: int = Field(
         default=16384 * 8192,
+        ge=64 * 32,
         description="Pixels of a posted picture at most, told from its header; beyond it 413. Too low: large panoramas "
         "are refused. Too high: a small file can unpack to more than the memory (3 bytes a pixel and more).",
     )
-    max_output_pixels: Count = Field(
+    max_output_pixels: int = Field(
         default=8192 * 4096,
+        ge=64 * 32,
         description="Pixels of a depth map in an answer at most; beyond it 413. Too low: size=input is refused for "
         "large panoramas. Too high: an answer may take gigabytes (about 20 bytes a pixel while it is made).",
     )
-    max_cloud_points: Count = Field(
+    max_cloud_points: int = Field(
         default=4_000_000,
+        ge=1,
         description="Points of a cloud at most. Too low: clouds are coarser than the photograph. Too high: an answer "
         "may take gigabytes (about 60 bytes a point while it is made).",
     )
-    decode_threads: Count = Field(
+    decode_threads: int = Field(
         default=2,
+        ge=1,
         description="Images decoded at a time at most. Too low: the engine waits for pixels. Too high: decoding takes "
         "the cores from the engine, and more memory.",
     )
-    encode_threads: Count = Field(
+    encode_threads: int = Field(
         default=2,
+        ge=1,
         description="Answers encoded at a time at most. Too low: finished depth waits to be written. Too high: it "
         "takes the cores from the engine, and more memory.",
     )
-    request_timeout_s: Annotated[float, Gt(0), Le(3600)] = Field(
+    request_timeout_s: float = Field(
         default=60.0,
+        gt=0,
+        le=3600,
         description="Seconds that a request may take from its first byte to the last byte encoded; beyond it 504 and "
         "its work is dropped. A client may ask for less with X-Request-Timeout. Too low: slow uploads and long queues "
         "fail. Too high: work is done for clients that have given up.",
     )
-    shutdown_grace_s: Seconds = Field(
+    shutdown_grace_s: float = Field(
         default=1.0,
+        ge=0,
+        le=3600,
         description="Seconds after SIGTERM in which requests are still accepted while /readyz says no. Too low: load "
         "balancers send to a port that is closed already. Too high: every restart takes longer. Under Kubernetes a "
         "preStop sleep does the same.",
     )
-    drain_timeout_s: Seconds = Field(
+    drain_timeout_s: float = Field(
         default=30.0,
+        ge=0,
+        le=3600,
         description="Seconds that requests in progress get to finish after that. Too low: accepted requests are lost. "
         "Too high: a stuck client delays the restart; keep the sum of both below the orchestrator's patience.",
     )

@@ -3,19 +3,23 @@
 import asyncio
 import functools
 import io
+import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from dap.engines.base import Inference
+from dap.graph import GraphMetadata
 from service.app import create_app
 from service.pipeline import State
 from service.settings import Settings
@@ -60,6 +64,12 @@ class RedEngine:
 
     def close(self) -> None:
         self.closed = True
+
+
+@pytest.fixture(autouse=True)
+def no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("DAP_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -120,3 +130,32 @@ def panorama() -> Callable[..., bytes]:
         return file.getvalue()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def red_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The red engine as an exported file: what `dap serve --model` takes, so that a process needs no fake."""
+    panorama = helper.make_tensor_value_info("panorama", TensorProto.UINT8, ["batch", 32, 64, 3])
+    depth = helper.make_tensor_value_info("depth", TensorProto.FLOAT, ["batch", 32, 64])
+    in_range = helper.make_tensor_value_info("in_range", TensorProto.FLOAT, ["batch", 4, 32, 64])
+    constants = [
+        numpy_helper.from_array(np.array(0), "first"),
+        numpy_helper.from_array(np.array(0.5, np.float32), "half"),
+        numpy_helper.from_array(np.array([1]), "thresholds_axis"),
+        numpy_helper.from_array(np.array([10, 20, 50, 100], np.float32).reshape(1, 4, 1, 1), "thresholds"),
+    ]
+    nodes = [
+        helper.make_node("Gather", ["panorama", "first"], ["red"], axis=3),
+        helper.make_node("Cast", ["red"], ["red_as_float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["red_as_float", "half"], ["depth"]),
+        helper.make_node("Unsqueeze", ["depth", "thresholds_axis"], ["depth_of_each"]),
+        helper.make_node("Less", ["depth_of_each", "thresholds"], ["is_nearer"]),
+        helper.make_node("Cast", ["is_nearer"], ["in_range"], to=TensorProto.FLOAT),
+    ]
+    graph = helper.make_graph(nodes, "red", [panorama], [depth, in_range], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    metadata = GraphMetadata("red", (10.0, 20.0, 50.0, 100.0), (32, 64), "Apache-2.0", "0" * 64)
+    helper.set_model_props(model, metadata.entries())
+    path = tmp_path_factory.mktemp("models") / "red.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path

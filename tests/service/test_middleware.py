@@ -1,0 +1,202 @@
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dap.errors import DapError
+from service.middleware import AccessLog, Admission, BodyLimit, RequestHeaders
+from service.problems import problem_response
+from service.telemetry import Telemetry
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with the size of the body; an error of ours with its problem."""
+    try:
+        response: Response = PlainTextResponse(str(len(await Request(scope, receive).body())))
+    except DapError as error:
+        response = problem_response(scope, error)
+    await response(scope, receive, send)
+
+
+def client_of(app: ASGIApp) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service")
+
+
+async def chunks(count: int, size: int, sent: list[int] | None = None) -> AsyncIterator[bytes]:
+    for number in range(count):
+        if sent is not None:
+            sent.append(number)
+        yield bytes(size)
+
+
+class TestRequestHeaders:
+    async def test_a_request_id_of_the_client_comes_back(self) -> None:
+        async with client_of(RequestHeaders(echo)) as client:
+            answer = await client.get("/", headers={"x-request-id": "job-7/frame-12"})
+        assert answer.headers["x-request-id"] == "job-7/frame-12"
+
+    @pytest.mark.parametrize("asked", [None, "", "with space", "x" * 129, "tab\there"])
+    async def test_without_a_usable_one_there_is_a_new_one(self, asked: str | None) -> None:
+        async with client_of(RequestHeaders(echo)) as client:
+            headers = {} if asked is None else {"x-request-id": asked}
+            first, second = [(await client.get("/", headers=headers)).headers["x-request-id"] for _ in range(2)]
+        assert re.fullmatch("[0-9a-f]{32}", first)
+        assert first != second
+
+    async def test_every_answer_has_the_security_headers(self) -> None:
+        async with client_of(RequestHeaders(echo)) as client:
+            headers = (await client.get("/")).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+
+
+class TestAccessLog:
+    async def test_a_request_is_one_line_that_json_can_say(self, caplog) -> None:
+        caplog.set_level(logging.INFO, "dap.access")
+        async with client_of(RequestHeaders(AccessLog(echo, Telemetry()))) as client:
+            await client.post("/x?secret=1", content=b"123", headers={"x-request-id": "r1"})
+        (record,) = [record for record in caplog.records if record.name == "dap.access"]
+        fields = json.loads(json.dumps(record.fields))
+        assert fields.pop("seconds") >= 0
+        assert fields == {
+            "request_id": "r1",
+            "client": "127.0.0.1",
+            "method": "POST",
+            "path": "/x",
+            "status": 200,
+            "problem": None,
+            "bytes": 1,
+        }
+
+    async def test_an_answer_that_breaks_off_is_left_to_the_server(self, caplog) -> None:
+        async def breaks_off(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            raise OSError("mid-answer")
+
+        async with client_of(RequestHeaders(AccessLog(breaks_off, Telemetry()))) as client:
+            with pytest.raises(OSError, match="mid-answer"):
+                await client.get("/")
+
+
+class TestAdmission:
+    async def test_beyond_the_limit_a_post_is_429_at_once_and_told_when_to_come_back(self) -> None:
+        inside, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+            inside.set()
+            await go_on.wait()
+            await echo(scope, receive, send)
+
+        async with client_of(Admission(slow, max_requests=1, retry_after_s=lambda: 6.5)) as client:
+            first = asyncio.create_task(client.post("/"))
+            await inside.wait()
+            refused = await client.post("/")
+            go_on.set()
+            assert (await first).status_code == 200
+            assert (await client.post("/")).status_code == 200
+        assert (refused.status_code, refused.json()["type"]) == (429, "/problems/overloaded")
+        assert refused.headers["retry-after"] == "7"
+
+    async def test_a_get_is_always_let_in(self) -> None:
+        async with client_of(Admission(echo, max_requests=0, retry_after_s=lambda: 1)) as client:
+            assert (await client.get("/")).status_code == 200
+            assert (await client.post("/")).status_code == 429
+
+
+class TestBodyLimit:
+    def limited(self, max_bytes: int = 100, max_bytes_in_progress: int = 1000) -> httpx.AsyncClient:
+        return client_of(BodyLimit(echo, max_bytes, max_bytes_in_progress))
+
+    @pytest.mark.parametrize("size", [0, 1, 100])
+    async def test_up_to_the_limit_a_body_is_read(self, size: int) -> None:
+        async with self.limited() as client:
+            assert (await client.post("/", content=bytes(size))).text == str(size)
+
+    async def test_an_announced_length_beyond_it_is_refused_before_a_byte_is_read(self) -> None:
+        sent: list[int] = []
+        started = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            async def watched_send(message) -> None:
+                if message["type"] == "http.response.start":
+                    started.append(len(sent))
+                await send(message)
+
+            await BodyLimit(echo, 100, 1000)(scope, receive, watched_send)
+
+        async with client_of(app) as client:
+            answer = await client.post("/", content=chunks(3, 50, sent), headers={"content-length": "150"})
+        assert (answer.status_code, answer.json()["type"]) == (413, "/problems/input-too-large")
+        assert started == [0]
+
+    async def test_without_a_length_bytes_are_counted_as_they_come(self) -> None:
+        async with self.limited() as client:
+            assert (await client.post("/", content=chunks(2, 50))).text == "100"
+            assert (await client.post("/", content=chunks(3, 50))).status_code == 413
+
+    async def test_a_body_longer_than_announced_is_no_way_around(self) -> None:
+        async with self.limited() as client:
+            answer = await client.post("/", content=chunks(3, 50), headers={"content-length": "10"})
+        assert answer.status_code == 413
+
+    async def test_the_connection_closes_after_the_rest_was_thrown_away(self) -> None:
+        sent: list[int] = []
+        async with self.limited() as client:
+            answer = await client.post("/", content=chunks(10, 50, sent))
+        assert answer.headers["connection"] == "close"
+        assert len(sent) == 10
+
+    async def test_bodies_in_progress_together_have_a_limit_too_and_leave_it_when_done(self) -> None:
+        more = asyncio.Event()
+
+        async def in_two_halves() -> AsyncIterator[bytes]:
+            yield bytes(50)
+            await more.wait()
+            yield bytes(50)
+
+        async with self.limited(max_bytes_in_progress=120) as client:
+            first = asyncio.create_task(client.post("/", content=in_two_halves()))
+            await asyncio.sleep(0.01)
+            refused = await client.post("/", content=bytes(80))
+            more.set()
+            assert (await first).text == "100"
+            assert (await client.post("/", content=bytes(80))).text == "80"
+        assert (refused.status_code, refused.json()["type"]) == (429, "/problems/overloaded")
+
+
+async def test_a_full_service_refuses_with_a_time_from_its_queue(serving, engine, panorama, until_queued) -> None:
+    async with serving(max_requests=2) as client:
+        engine.gate.clear()
+        first = asyncio.create_task(client.post("/depth", content=panorama()))
+        await asyncio.to_thread(engine.entered.acquire)
+        second = asyncio.create_task(client.post("/depth", content=panorama()))
+        await until_queued(client, 1)
+        refused = await client.post("/depth", content=panorama())
+        alive = await client.get("/healthz")
+        engine.gate.set()
+        await asyncio.gather(first, second)
+    assert (refused.status_code, refused.json()["type"]) == (429, "/problems/overloaded")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert alive.status_code == 200
+
+
+async def test_a_full_queue_refuses_too(serving, engine, panorama, until_queued) -> None:
+    async with serving(max_queued_pixels=32 * 64) as client:
+        engine.gate.clear()
+        first = asyncio.create_task(client.post("/depth", content=panorama()))
+        await asyncio.to_thread(engine.entered.acquire)
+        second = asyncio.create_task(client.post("/depth", content=panorama()))
+        await until_queued(client, 1)
+        refused = await client.post("/depth", content=panorama())
+        engine.gate.set()
+        answers = await asyncio.gather(first, second)
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert (refused.status_code, "retry-after" in refused.headers) == (429, True)

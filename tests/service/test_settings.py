@@ -1,0 +1,47 @@
+import pytest
+from pydantic import ValidationError
+
+from service.settings import Settings
+
+FREE_TEXT = {"host", "model", "device", "engine", "precision", "port", "log_level"}
+
+
+def test_the_environment_sets_what_is_not_given(monkeypatch) -> None:
+    monkeypatch.setenv("DAP_PORT", "9000")
+    monkeypatch.setenv("DAP_MAX_BATCH_SIZE", "16")
+    settings = Settings(max_batch_size=2)
+    assert (settings.port, settings.max_batch_size) == (9000, 2)
+
+
+def test_other_variables_of_the_project_are_none_of_the_service(monkeypatch) -> None:
+    monkeypatch.setenv("DAP_HOME", "/somewhere")
+    assert Settings() == Settings(port=8000)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"port": 65536},
+        {"max_batch_size": 0},
+        {"batch_delay_s": -1},
+        {"request_timeout_s": 0},
+        {"max_body_bytes": 10},
+        {"decode_threads": 0},
+        {"engine": "abacus"},
+        {"no_such_setting": 1},
+    ],
+)
+def test_a_value_that_cannot_work_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**wrong)
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - FREE_TEXT))
+def test_every_amount_says_what_too_much_of_it_does(name: str) -> None:
+    description = Settings.model_fields[name].description
+    assert "Too high:" in description or "more slow" in description
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1
