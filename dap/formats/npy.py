@@ -1,5 +1,6 @@
 """NumPy's own format: float32 (H, W), metres along the ray, NaN where not valid (NEP 1, format 1.0)."""
 
+import re
 from io import BytesIO
 
 import numpy as np
@@ -7,6 +8,14 @@ import numpy as np
 from dap.depth import DepthMap
 from dap.errors import BrokenImage, UnsupportedMediaType
 from dap.formats.base import Format
+
+# Not numpy's own reader: it takes Python literals, which fail in many ways, and allocates whatever size they claim.
+_HEADER = re.compile(
+    rb"\x93NUMPY(?:\x01\x00..|[\x02\x03]\x00....)"
+    rb"\{'descr': '(?P<dtype>[<>]f[248])', 'fortran_order': (?P<fortran_order>True|False), "
+    rb"'shape': \((?P<height>\d{1,9}), (?P<width>\d{1,9})\), \} *\n",
+    re.DOTALL,
+)
 
 
 def encode(depth_map: DepthMap) -> bytes:
@@ -21,24 +30,18 @@ def decode(data: bytes) -> DepthMap:
     """A depth map from .npy: floats (H, W) in metres, valid where finite and above zero. No model or range is known.
 
     Raises:
-        UnsupportedMediaType: not .npy, or not a two-dimensional array of floats.
+        UnsupportedMediaType: not .npy as numpy writes it, or not a two-dimensional array of floats.
         BrokenImage: truncated or corrupt.
     """
-    stream = BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran_order, dtype = read_header(stream)
-    except ValueError as error:
-        raise UnsupportedMediaType(
-            "a depth map was expected as .npy; this file has no header of that format"
-        ) from error
-    if dtype.kind != "f" or len(shape) != 2:
-        raise UnsupportedMediaType(f"a depth map is floats of shape (H, W); this .npy holds {dtype} of shape {shape}")
-    # Not `np.load`: it would allocate whatever size the header claims before it looks for the numbers.
-    numbers = data[stream.tell() :]
+    header = _HEADER.match(data)
+    if header is None:
+        raise UnsupportedMediaType("a depth map was expected as .npy that holds floats of shape (H, W); this is none")
+    dtype = np.dtype(header["dtype"].decode())
+    shape = int(header["height"]), int(header["width"])
+    numbers = data[header.end() :]
     if len(numbers) != shape[0] * shape[1] * dtype.itemsize:
         raise BrokenImage(f"the .npy is truncated or corrupt: its header says {shape[0]}x{shape[1]} numbers")
+    fortran_order = header["fortran_order"] == b"True"
     metres = np.frombuffer(numbers, dtype).reshape(shape, order="F" if fortran_order else "C").astype(np.float32)
     valid = np.isfinite(metres) & (metres > 0)
     return DepthMap(np.where(valid, metres, np.float32(0)), valid, range=None, range_mask="none", model="")

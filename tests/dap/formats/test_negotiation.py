@@ -1,0 +1,60 @@
+"""Which format an Accept header gets."""
+
+import pytest
+
+from dap.errors import InvalidParameter, NotAcceptable
+from dap.formats.base import find
+from dap.formats.clouds import CLOUD_FORMATS
+from dap.formats.depth import DEPTH_FORMATS
+from dap.formats.negotiation import negotiate
+
+
+@pytest.mark.parametrize(
+    ("accept", "name"),
+    [
+        (None, "png16"),
+        ("", "png16"),
+        ("*/*", "png16"),
+        ("image/*", "png16"),
+        ("image/png", "png16"),
+        ("image/jpeg", "preview"),
+        ("application/json", "statistics"),
+        ("application/x-npy", "npy"),
+        ("APPLICATION/X-NPY", "npy"),
+        # Browsers.
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8", "png16"),
+        # Quality decides, then the order of the registry, never that of the header.
+        ("image/png;q=0.5, application/json", "statistics"),
+        ("application/json, image/jpeg", "preview"),
+        ("application/json;q=0.9, image/*;q=0.8, */*;q=0.1", "statistics"),
+        # The most specific range counts, even where it says less.
+        ("image/*, image/png;q=0.1", "preview"),
+        ("*/*, image/*;q=0", "npy"),
+        ("image/png;q=0, */*", "npy"),
+        # Other parameters and spaces are nothing to us.
+        ("image/jpeg;foo=bar;q=0.7 , image/png ; q=0.6", "preview"),
+        # What cannot be read is left out.
+        ("nonsense, ;;, image/jpeg", "preview"),
+    ],
+)
+def test_the_format_that_an_accept_header_prefers(accept: str | None, name: str) -> None:
+    assert negotiate(DEPTH_FORMATS, accept).name == name
+
+
+@pytest.mark.parametrize("accept", ["text/html", "image/webp", "image/*;q=0, application/*;q=0", "*/*;q=0", "png"])
+def test_what_cannot_be_written_is_refused_with_what_can(accept: str) -> None:
+    offers = r"image/png \(png16\), application/x-npy \(npy\), image/jpeg \(preview\), application/json \(statistics\)"
+    with pytest.raises(NotAcceptable, match=offers):
+        negotiate(DEPTH_FORMATS, accept)
+
+
+def test_a_cloud_is_ply_unless_something_else_is_asked_for() -> None:
+    assert negotiate(CLOUD_FORMATS, "*/*").name == "ply"
+    with pytest.raises(NotAcceptable):
+        negotiate(CLOUD_FORMATS, "image/png")
+
+
+def test_a_format_is_found_by_its_name() -> None:
+    assert find(DEPTH_FORMATS, "npy").media_type == "application/x-npy"
+    with pytest.raises(InvalidParameter, match="one of png16, npy, preview, statistics; got 'exr'"):
+        find(DEPTH_FORMATS, "exr")

@@ -1,0 +1,120 @@
+"""Point clouds: where the points are, how many, and how they are spread."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dap import sphere
+from dap.cloud import SAMPLINGS, Sampling, point_cloud
+from dap.depth import DepthMap
+from dap.errors import InvalidParameter
+from tests.dap.images import picture
+
+
+def depth_map(depth: npt.ArrayLike, valid: npt.ArrayLike | None = None) -> DepthMap:
+    metres = np.array(depth, np.float32)
+    mask = np.ones(metres.shape, np.bool_) if valid is None else np.array(valid, np.bool_)
+    return DepthMap(metres, mask, range=None, range_mask="none", model="test")
+
+
+BALL = depth_map(np.full((64, 128), 3.0))
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_constant_depth_is_a_ball_around_the_camera(sampling: Sampling) -> None:
+    cloud = point_cloud(BALL, picture(), sampling=sampling)
+    assert (cloud.points.dtype, cloud.colors.dtype) == (np.float32, np.uint8)
+    assert (cloud.frame, cloud.model, cloud.normals) == ("ros", "test", None)
+    np.testing.assert_allclose(np.linalg.norm(cloud.points, axis=1), 3, rtol=1e-6)
+
+
+def test_erp_sampling_is_every_valid_pixel_in_reading_order() -> None:
+    random = np.random.default_rng(0)
+    source = depth_map(random.uniform(1, 9, (6, 12)), random.random((6, 12)) < 0.5)
+    cloud = point_cloud(source, picture(6, 12), sampling="erp")
+    expected = (source.depth[..., None] * sphere.rays(6, 12))[source.valid]
+    np.testing.assert_allclose(cloud.points, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(cloud.colors, picture(6, 12)[source.valid])
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_only_valid_pixels_become_points(sampling: Sampling) -> None:
+    depth, valid = np.full((64, 128), 3.0), np.ones((64, 128), np.bool_)
+    depth[:, :64], valid[:, :64] = np.nan, False
+    cloud = point_cloud(depth_map(depth, valid), picture(), sampling=sampling)
+    # The left half of the picture is where y is positive.
+    assert len(cloud.points) > 1000
+    assert (cloud.points[:, 1] < 0).all()
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_nothing_valid_is_a_cloud_without_points(sampling: Sampling) -> None:
+    nothing = depth_map(np.ones((16, 32)), np.zeros((16, 32)))
+    cloud = point_cloud(nothing, picture(), sampling=sampling, max_points=10)
+    assert (cloud.points.shape, cloud.colors.shape) == ((0, 3), (0, 3))
+
+
+def test_equal_area_points_each_have_the_same_solid_angle() -> None:
+    points = point_cloud(BALL, picture()).points
+    # As dense as the map at its equator: 2 / pi of its pixels.
+    assert len(points) == pytest.approx(64 * 128 * 2 / np.pi, rel=0.01)
+    # Archimedes: points of equal area are uniform in z, so each tenth of the height has a tenth of them.
+    shares = np.histogram(points[:, 2] / 3, bins=10, range=(-1, 1))[0] / len(points)
+    np.testing.assert_allclose(shares, 0.1, atol=0.01)
+    assert np.abs(points.mean(axis=0)).max() < 0.01
+
+
+def test_erp_points_crowd_at_the_poles() -> None:
+    heights = point_cloud(BALL, picture(), sampling="erp").points[:, 2] / 3
+    # Beyond 60 degrees of latitude: a third of the rows.
+    assert np.mean(np.abs(heights) > np.sin(np.pi / 3)) == pytest.approx(1 / 3, abs=0.02)
+
+
+@given(st.integers(1, 9000), st.floats(0.05, 1), st.sampled_from(SAMPLINGS))
+def test_there_are_never_more_points_than_asked_for(max_points: int, share: float, sampling: Sampling) -> None:
+    valid = np.random.default_rng(4).random((64, 128)) < share
+    points = point_cloud(depth_map(BALL.depth, valid), picture(), max_points=max_points, sampling=sampling).points
+    assert len(points) <= max_points
+    assert len(np.unique(points, axis=0)) == len(points)
+
+
+@pytest.mark.parametrize(("sampling", "at_least"), [("erp", 2000), ("equal-area", 1850)])
+def test_a_bound_on_the_points_is_nearly_used_up(sampling: Sampling, at_least: int) -> None:
+    assert at_least <= len(point_cloud(BALL, picture(), max_points=2000, sampling=sampling).points) <= 2000
+
+
+def test_fewer_equal_area_points_are_still_of_equal_area() -> None:
+    points = point_cloud(depth_map(np.full((256, 512), 3.0)), picture(), max_points=10_000).points
+    shares = np.histogram(points[:, 2] / 3, bins=10, range=(-1, 1))[0] / len(points)
+    np.testing.assert_allclose(shares, 0.1, atol=0.01)
+
+
+@pytest.mark.parametrize("max_points", [0, -5])
+def test_no_points_at_all_cannot_be_asked_for(max_points: int) -> None:
+    with pytest.raises(InvalidParameter, match=f"at least 1; got {max_points}"):
+        point_cloud(BALL, picture(), max_points=max_points)
+
+
+@pytest.mark.parametrize("size", [(16, 32), (64, 128), (300, 600)])
+def test_a_point_has_the_colour_that_its_ray_meets_whatever_the_size_of_the_picture(size: tuple[int, int]) -> None:
+    cloud = point_cloud(BALL, picture(*size))
+    x, y = sphere.pixel_coordinates(cloud.points, *size)
+    # Red grows from 0 to 255 over the columns, green over the rows.
+    np.testing.assert_allclose(cloud.colors[:, 0], np.floor(x) / (size[1] - 1) * 255, atol=255 / size[1] + 1)
+    np.testing.assert_allclose(cloud.colors[:, 1], np.floor(y) / (size[0] - 1) * 255, atol=255 / size[0] + 1)
+
+
+@pytest.mark.parametrize("frame", sphere.FRAMES)
+def test_a_frame_turns_the_same_cloud(frame: sphere.Frame) -> None:
+    cloud, in_ros = point_cloud(BALL, picture(), frame=frame), point_cloud(BALL, picture())
+    assert cloud.frame == frame
+    np.testing.assert_allclose(cloud.points, in_ros.points @ sphere.frame_rotation(frame).T, atol=1e-6)
+    np.testing.assert_array_equal(cloud.colors, in_ros.colors)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_the_same_input_gives_the_same_cloud(sampling: Sampling) -> None:
+    first, second = (point_cloud(BALL, picture(), max_points=777, sampling=sampling) for _ in range(2))
+    np.testing.assert_array_equal(first.points, second.points)
