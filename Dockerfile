@@ -27,8 +27,9 @@ LABEL org.opencontainers.image.title="depth-any-panorama" \
       org.opencontainers.image.description="Metric depth and point clouds from 360° panoramas" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /app /app
-ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DAP_HOST=0.0.0.0 DAP_PORT=8000
-# By number, so that Kubernetes can see that it is not root. The root file system may be read-only; only /tmp is written (uploads on their way).
+ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DAP_HOST=0.0.0.0 DAP_PORT=8000 DAP_HOME=/var/lib/dap
+# By number, so that Kubernetes can see that it is not root. The root file system may be read-only: serving writes nothing. Other models than the
+# bundled one are looked for in DAP_HOME; mount a volume there.
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM

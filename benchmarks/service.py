@@ -14,12 +14,12 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import click
 import httpx
 import numpy as np
-import onnxruntime
 
 from dap.engines import create_engine
 from dap.engines.base import Engine
@@ -168,7 +168,7 @@ def describe_machine() -> Machine:
         cores=available_cores(),
         memory_gb=round(kilobytes * 1024 / 1e9, 1),
         python=platform.python_version(),
-        onnxruntime=onnxruntime.__version__,
+        onnxruntime=version("onnxruntime"),
     )
 
 

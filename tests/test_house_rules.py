@@ -61,6 +61,12 @@ def test_importing_the_core_and_the_service_loads_no_torch() -> None:
     assert (run.stdout, run.stderr) == ("False\n", "")
 
 
+def test_onnx_runtime_is_loaded_in_one_place() -> None:
+    """By the package that turns its telemetry off before."""
+    users = [name for package, name in ALL_MODULES if "onnxruntime" in imported(modules(package)[name])]
+    assert users == ["dap.engines.onnx"]
+
+
 def called(node: ast.AST) -> str:
     return ast.unparse(node.func) if isinstance(node, ast.Call) else ""
 

@@ -49,8 +49,13 @@ def test_the_bundled_model_is_at_most_40_mb(wheel: Path) -> None:
         assert archive.getinfo("dap/weights/dap-s.onnx").file_size <= 40_000_000
 
 
-def test_the_wheel_alone_predicts_a_depth_map(wheel: Path, tmp_path: Path) -> None:
-    """Unpacked elsewhere and ahead of the checkout on the path, so that nothing but the wheel's own files is found."""
+def test_the_wheel_alone_predicts_a_depth_map_and_leaves_nothing_behind(wheel: Path, tmp_path: Path) -> None:
+    """Unpacked elsewhere and ahead of the checkout on the path, so that nothing but the wheel's own files is found.
+
+    What ONNX Runtime would leave in the home folder is the device identifier of its telemetry.
+    """
+    home = tmp_path / "home"
+    home.mkdir()
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
     program = (
@@ -61,12 +66,13 @@ def test_the_wheel_alone_predicts_a_depth_map(wheel: Path, tmp_path: Path) -> No
     run = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        env={"PYTHONPATH": str(tmp_path), "HOME": str(home), "PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
         check=True,
     )
     assert json.loads(run.stdout) == [str(tmp_path / "dap" / "__init__.py"), [64, 128], False]
+    assert list(home.iterdir()) == []
 
 
 def test_a_plain_install_needs_no_torch_and_no_gpu() -> None:

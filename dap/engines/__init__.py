@@ -1,5 +1,6 @@
 """Engines: what runs a model. Importing this package loads no library; `create_engine` loads the one asked for."""
 
+import os
 from typing import Literal, get_args
 
 from dap.engines.base import Engine, Inference
@@ -10,6 +11,9 @@ EngineName = Literal["auto", "onnx", "torch"]
 Precision = Literal["fp32", "bf16"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+# ONNX Runtime's own builds report to its maker unless this is set before it is loaded; this package always is.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["ENGINES", "PRECISIONS", "Engine", "EngineName", "Inference", "Precision", "create_engine"]
 
