@@ -9,6 +9,7 @@ What is taken: JPEG, PNG and WebP; of an animation the first frame. The result i
 """
 
 import math
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ _DECODERS: dict[ImageFormat, Callable[[BytesIO], ImageFile]] = {
     "PNG": PngImageFile,
     "WebP": WebPImageFile,
 }
-# What Pillow's decoders raise on corrupt files. (Ours have no struct.error: Pillow turns it into SyntaxError.)
+# What Pillow's decoders raise on corrupt files.
 _DECODER_FAILURES = (
     OSError,
     SyntaxError,
@@ -48,6 +49,7 @@ _DECODER_FAILURES = (
     ArithmeticError,
     RuntimeError,
     AssertionError,
+    struct.error,
     Image.DecompressionBombError,
 )
 _UPRIGHT = {

@@ -2,8 +2,7 @@
 
 import pytest
 
-from dap.errors import InvalidParameter, NotAcceptable
-from dap.formats.base import find
+from dap.errors import NotAcceptable
 from dap.formats.clouds import CLOUD_FORMATS
 from dap.formats.depth import DEPTH_FORMATS
 from dap.formats.negotiation import negotiate
@@ -52,9 +51,3 @@ def test_a_cloud_is_ply_unless_something_else_is_asked_for() -> None:
     assert negotiate(CLOUD_FORMATS, "*/*").name == "ply"
     with pytest.raises(NotAcceptable):
         negotiate(CLOUD_FORMATS, "image/png")
-
-
-def test_a_format_is_found_by_its_name() -> None:
-    assert find(DEPTH_FORMATS, "npy").media_type == "application/x-npy"
-    with pytest.raises(InvalidParameter, match="one of png16, npy, preview, statistics; got 'exr'"):
-        find(DEPTH_FORMATS, "exr")
