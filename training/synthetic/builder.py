@@ -8,7 +8,20 @@ from typing import TypeVar
 
 import numpy as np
 
-from training.synthetic.scene import BOX, CYLINDER, ELLIPSOID, WORLD, Color, Faults, Frame, Scene, Sky, Vector, rotation, tilted
+from training.synthetic.scene import (
+    BOX,
+    CYLINDER,
+    ELLIPSOID,
+    WORLD,
+    Color,
+    Faults,
+    Frame,
+    Scene,
+    Sky,
+    Vector,
+    rotation,
+    tilted,
+)
 from training.synthetic.textures import TEXTURES
 
 T = TypeVar("T")
@@ -79,10 +92,16 @@ class SceneBuilder:
         """Adds a material: `texture` (a family of the bank) repeated every `scale` metres, running from `color` to `second`."""
         if second is None:
             faint = texture == "plain"
-            factor = self.uniform(0.8, 0.97) if faint else self.uniform(0.4, 0.75) if self.chance(0.7) else self.uniform(1.1, 1.5)
+            factor = (
+                self.uniform(0.8, 0.97)
+                if faint
+                else self.uniform(0.4, 0.75)
+                if self.chance(0.7)
+                else self.uniform(1.1, 1.5)
+            )
             second = (color[0] * factor, color[1] * factor, color[2] * factor)
         index = self.choose(TEXTURES[texture])
-        self.materials.append([index, scale, *color, *second, emission, gloss, self.rng.random(), self.rng.random()])
+        self.materials.append([index, scale, *(min(c, 1.0) for c in (*color, *second)), emission, gloss, self.rng.random(), self.rng.random()])
         return len(self.materials) - 1
 
     def lamp(self, position: Vector, radius: float, color: Color) -> None:
@@ -114,7 +133,14 @@ class SceneBuilder:
         self.owners.append(self.owner)
 
     def box(
-        self, at: Frame, center: Vector, half: Vector, material: Materials, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0
+        self,
+        at: Frame,
+        center: Vector,
+        half: Vector,
+        material: Materials,
+        yaw: float = 0.0,
+        pitch: float = 0.0,
+        roll: float = 0.0,
     ) -> None:
         self._solid(BOX, at, center, half, material, (yaw, pitch, roll))
 
@@ -124,7 +150,16 @@ class SceneBuilder:
         self.box(at, ((high[0] + low[0]) / 2, (high[1] + low[1]) / 2, (high[2] + low[2]) / 2), half, material)
 
     def cylinder(
-        self, at: Frame, x: float, y: float, radius: float, low: float, high: float, material: Materials, pitch: float = 0.0, yaw: float = 0.0
+        self,
+        at: Frame,
+        x: float,
+        y: float,
+        radius: float,
+        low: float,
+        high: float,
+        material: Materials,
+        pitch: float = 0.0,
+        yaw: float = 0.0,
     ) -> None:
         half = (radius, radius, (high - low) / 2)
         self._solid(CYLINDER, at, (x, y, (low + high) / 2), half, material, (yaw, pitch, 0.0))

@@ -71,9 +71,13 @@ def _column(values: list[float], device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None, None]
 
 
-def _waves(seeds: Sequence[int], salt: int, rows: int, columns: int, height: int, width: int, device: torch.device) -> Tensor:
+def _waves(
+    seeds: Sequence[int], salt: int, rows: int, columns: int, height: int, width: int, device: torch.device
+) -> Tensor:
     """A smooth random field of unit variance or less per scene, (B, 1, height, width), without a seam at the border."""
-    draws = [np.random.default_rng([seed, salt]).standard_normal((rows, columns + 1), dtype=np.float32) for seed in seeds]
+    draws = [
+        np.random.default_rng([seed, salt]).standard_normal((rows, columns + 1), dtype=np.float32) for seed in seeds
+    ]
     coarse = torch.from_numpy(np.stack(draws))[:, None]
     coarse[..., -1] = coarse[..., 0]
     return torch.nn.functional.interpolate(coarse.to(device), (height, width), mode="bicubic", align_corners=True)
@@ -101,7 +105,9 @@ def _colour(picture: Tensor, faults: Sequence[Faults]) -> Tensor:
 
 def _blur(picture: Tensor, faults: Sequence[Faults]) -> Tensor:
     """A 3 x 3 kernel of standard deviation `blur` pixels; rows near the poles are blurred like the others."""
-    edge = torch.tensor([math.exp(-0.5 / max(f.blur, 0.05) ** 2) for f in faults], dtype=torch.float32, device=picture.device)[:, None, None, None]
+    edge = torch.tensor(
+        [math.exp(-0.5 / max(f.blur, 0.05) ** 2) for f in faults], dtype=torch.float32, device=picture.device
+    )[:, None, None, None]
     wide = picture + edge * (torch.roll(picture, 1, 3) + torch.roll(picture, -1, 3))
     tall = torch.cat([wide[:, :, :1], wide, wide[:, :, -1:]], 2)
     height = picture.shape[2]
@@ -122,14 +128,18 @@ def _add_noise(picture: Tensor, faults: Sequence[Faults], seeds: Sequence[int]) 
         start = (seed * 69069 + 1) % NOISE_TABLE
         window = table[start : start + min(count, NOISE_TABLE)]
         windows.append(window if count <= NOISE_TABLE else window.repeat(-(-count // NOISE_TABLE))[:count])
-    return torch.addcmul(picture, torch.stack(windows).reshape(picture.shape), _column([f.noise for f in faults], picture.device))
+    return torch.addcmul(
+        picture, torch.stack(windows).reshape(picture.shape), _column([f.noise for f in faults], picture.device)
+    )
 
 
 @functools.lru_cache(maxsize=4)
 def _cosines(device: torch.device) -> Tensor:
     """The orthonormal 8 x 8 cosine transform (type II)."""
     index = np.arange(8)
-    basis = np.sqrt(np.where(index == 0, 1, 2) / 8)[:, None] * np.cos((2 * index[None] + 1) * index[:, None] * np.pi / 16)
+    basis = np.sqrt(np.where(index == 0, 1, 2) / 8)[:, None] * np.cos(
+        (2 * index[None] + 1) * index[:, None] * np.pi / 16
+    )
     return torch.from_numpy(basis.astype(np.float32)).to(device)
 
 

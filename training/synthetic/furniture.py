@@ -183,7 +183,12 @@ def bookcase(b: SceneBuilder, at: Frame, width: float, height: float, open_shelv
     case = furniture_finish(b)
     b.begin()
     if not open_shelves:
-        b.slab(at, (0, -width / 2, 0), (depth, width / 2, height), (books(b, b.uniform(0.8, 1.4)) if b.chance(0.7) else case, case, case))
+        b.slab(
+            at,
+            (0, -width / 2, 0),
+            (depth, width / 2, height),
+            (books(b, b.uniform(0.8, 1.4)) if b.chance(0.7) else case, case, case),
+        )
     else:
         b.slab(at, (0, -width / 2, 0), (0.02, width / 2, height), case)
         for y in (-width / 2, width / 2 - 0.025):
@@ -197,7 +202,9 @@ def bookcase(b: SceneBuilder, at: Frame, width: float, height: float, open_shelv
                 right = left + b.uniform(0.35, 1.0) * (width / 2 - left)
                 tall = step * b.uniform(0.5, 0.85)
                 filling = books(b, b.uniform(0.5, 1.0)) if b.chance(0.75) else furniture_finish(b)
-                b.slab(at, (0.02, left, level * step), (depth * b.uniform(0.6, 0.95), right, level * step + tall), filling)
+                b.slab(
+                    at, (0.02, left, level * step), (depth * b.uniform(0.6, 0.95), right, level * step + tall), filling
+                )
     b.end()
 
 
@@ -224,7 +231,12 @@ def wall_shelf(b: SceneBuilder, at: Frame, width: float) -> None:
     for level in range(b.count(1, 3)):
         z = low + 0.36 * level
         b.slab(at, (0, -width / 2, z), (depth, width / 2, z + 0.025), board)
-        b.slab(at, (0.01, -width / 2 * b.uniform(0.4, 1), z + 0.025), (depth - 0.04, width / 2 * b.uniform(0.4, 1), z + b.uniform(0.18, 0.3)), books(b, 0.7))
+        b.slab(
+            at,
+            (0.01, -width / 2 * b.uniform(0.4, 1), z + 0.025),
+            (depth - 0.04, width / 2 * b.uniform(0.4, 1), z + b.uniform(0.18, 0.3)),
+            books(b, 0.7),
+        )
     b.end()
 
 
@@ -244,7 +256,12 @@ def storage_rack(b: SceneBuilder, at: Frame, width: float, height: float) -> Non
             wide = min(b.uniform(0.15, 0.5), width / 2 - y)
             if b.chance(0.75):
                 carton = b.material("plain", 0.6, b.wood(0.2, 0.4)) if b.chance(0.6) else furniture_finish(b)
-                b.slab(at, (0.03, y, z + 0.03), (depth - b.uniform(0.02, 0.15), y + wide - 0.02, z + b.uniform(0.12, height / levels - 0.05)), carton)
+                b.slab(
+                    at,
+                    (0.03, y, z + 0.03),
+                    (depth - b.uniform(0.02, 0.15), y + wide - 0.02, z + b.uniform(0.12, height / levels - 0.05)),
+                    carton,
+                )
             y += wide
     b.end()
 
@@ -284,9 +301,19 @@ def wall_fixture(b: SceneBuilder, at: Frame) -> None:
     """Socket, switch, thermostat, clock, sign, fire extinguisher, radiator."""
     kind = b.rng.random()
     if kind < 0.4:
-        b.box(at, (0.012, 0, b.choose((0.3, 1.1, 1.4))), (0.012, b.uniform(0.03, 0.07), 0.06), b.material("plain", 1, b.gray(0.5, 0.9)))
+        b.box(
+            at,
+            (0.012, 0, b.choose((0.3, 1.1, 1.4))),
+            (0.012, b.uniform(0.03, 0.07), 0.06),
+            b.material("plain", 1, b.gray(0.5, 0.9)),
+        )
     elif kind < 0.55:
-        b.box(at, (0.02, 0, b.uniform(1.9, 2.4)), (0.02, b.uniform(0.1, 0.3), 0.1), b.material("writing", 0.5, b.vivid(0.1, 0.5), b.gray(0.7, 0.9)))
+        b.box(
+            at,
+            (0.02, 0, b.uniform(1.9, 2.4)),
+            (0.02, b.uniform(0.1, 0.3), 0.1),
+            b.material("writing", 0.5, b.vivid(0.1, 0.5), b.gray(0.7, 0.9)),
+        )
     elif kind < 0.7:
         b.cylinder(at, 0.1, 0, 0.08, 0.6, 1.1, b.material("plain", 1, (0.4, 0.02, 0.02), gloss=0.4))
     elif kind < 0.85:
@@ -300,13 +327,20 @@ def wall_fixture(b: SceneBuilder, at: Frame) -> None:
 
 def plant(b: SceneBuilder, at: Frame) -> None:
     pot, height = b.uniform(0.12, 0.2), b.uniform(0.25, 0.45)
-    leaf = b.material("leaf", b.uniform(0.15, 0.4), (0.01, 0.03, 0.01), (b.uniform(0.05, 0.15), b.uniform(0.12, 0.3), 0.04))
+    leaf = b.material(
+        "leaf", b.uniform(0.15, 0.4), (0.01, 0.03, 0.01), (b.uniform(0.05, 0.15), b.uniform(0.12, 0.3), 0.04)
+    )
     b.begin()
     b.cylinder(at, 0, 0, pot, 0, height, furniture_finish(b))
     b.cylinder(at, 0, 0, 0.02, height, height + 0.4, wooden(b))
     for _ in range(b.count(2, 5)):
         size = b.uniform(0.12, 0.3)
-        b.ellipsoid(at, (b.uniform(-0.2, 0.2), b.uniform(-0.2, 0.2), height + b.uniform(0.1, 0.8)), (size, size, size * b.uniform(0.5, 1.2)), leaf)
+        b.ellipsoid(
+            at,
+            (b.uniform(-0.2, 0.2), b.uniform(-0.2, 0.2), height + b.uniform(0.1, 0.8)),
+            (size, size, size * b.uniform(0.5, 1.2)),
+            leaf,
+        )
     b.end()
 
 
@@ -316,7 +350,13 @@ def bin_or_carton(b: SceneBuilder, at: Frame) -> None:
         b.cylinder(at, 0, 0, b.uniform(0.11, 0.2), 0, b.uniform(0.28, 0.7), furniture_finish(b))
     else:
         tall = b.uniform(0.1, 0.28)
-        b.box(at, (0, 0, tall), (b.uniform(0.12, 0.3), b.uniform(0.12, 0.3), tall), b.material("plain", 0.5, b.wood(0.15, 0.4)), yaw=b.uniform(0, 3))
+        b.box(
+            at,
+            (0, 0, tall),
+            (b.uniform(0.12, 0.3), b.uniform(0.12, 0.3), tall),
+            b.material("plain", 0.5, b.wood(0.15, 0.4)),
+            yaw=b.uniform(0, 3),
+        )
     b.end()
 
 
@@ -329,7 +369,12 @@ def bag_or_pile(b: SceneBuilder, at: Frame) -> None:
         if b.chance(0.5):
             b.ellipsoid(place, (0, 0, z), (b.uniform(0.1, 0.3), b.uniform(0.08, 0.2), z), fabric(b))
         else:
-            b.box(place, (0, 0, z), (b.uniform(0.08, 0.3), b.uniform(0.08, 0.25), z), paper(b) if b.chance(0.4) else furniture_finish(b))
+            b.box(
+                place,
+                (0, 0, z),
+                (b.uniform(0.08, 0.3), b.uniform(0.08, 0.25), z),
+                paper(b) if b.chance(0.4) else furniture_finish(b),
+            )
     b.end()
 
 

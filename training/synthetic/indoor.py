@@ -148,11 +148,25 @@ def ceiling_relief(b: SceneBuilder, room: Room) -> None:
         b.slab(WORLD, (x0, y0, h - b.uniform(0.2, 0.45)), (x1, y0 + deep, h), paint)
     elif kind < 0.36 and h > 2.9:
         y = b.uniform(y0 + 0.4, y1 - 0.4)
-        b.cylinder(WORLD.at((x0 + x1) / 2, y, h - 0.3), 0, 0, 0.17, -(x1 - x0) / 2, (x1 - x0) / 2, furniture.metal(b), pitch=math.pi / 2)
+        b.cylinder(
+            WORLD.at((x0 + x1) / 2, y, h - 0.3),
+            0,
+            0,
+            0.17,
+            -(x1 - x0) / 2,
+            (x1 - x0) / 2,
+            furniture.metal(b),
+            pitch=math.pi / 2,
+        )
     if b.chance(0.3):
         spot = random_spot(b, room, 0.5)
         if spot:
-            b.box(Frame(*spot, h), (0, 0, -0.02), (0.3, 0.3, 0.022), b.material("checker", 0.6, b.gray(0.4, 0.8), b.gray(0.1, 0.4)))
+            b.box(
+                Frame(*spot, h),
+                (0, 0, -0.02),
+                (0.3, 0.3, 0.022),
+                b.material("checker", 0.6, b.gray(0.4, 0.8), b.gray(0.1, 0.4)),
+            )
     if b.chance(0.12) and min(x1 - x0, y1 - y0) > 3:
         spot = random_spot(b, room, 0.6)
         if spot and b.claim(Frame(*spot), 0.35):
@@ -232,7 +246,9 @@ def clutter_floor(b: SceneBuilder, room: Room, number: int) -> None:
         at = Frame(*spot, 0.0, b.uniform(0, 2 * math.pi))
         if not b.claim(at, 0.28):
             continue
-        b.choose((furniture.chair, furniture.chair, furniture.bin_or_carton, furniture.bag_or_pile, furniture.plant))(b, at)
+        b.choose((furniture.chair, furniture.chair, furniture.bin_or_carton, furniture.bag_or_pile, furniture.plant))(
+            b, at
+        )
 
 
 def table_with_chairs(b: SceneBuilder, at: Frame, depth: float, width: float, seats: int) -> None:
@@ -245,7 +261,9 @@ def table_with_chairs(b: SceneBuilder, at: Frame, depth: float, width: float, se
         b.cylinder(at, 0, 0, 0.06, 0.03, height - 0.03, top)
         b.cylinder(at, 0, 0, depth / 4, 0, 0.03, top)
     else:
-        furniture.table_top(b, at.at(-depth / 2, 0), depth, width, height, top, top if b.chance(0.5) else furniture.metal(b))
+        furniture.table_top(
+            b, at.at(-depth / 2, 0), depth, width, height, top, top if b.chance(0.5) else furniture.metal(b)
+        )
     furniture.desk_clutter(b, at.at(-depth / 2, 0, height), depth, width, b.count(0, 6))
     b.end()
     for i in range(seats):
@@ -253,7 +271,9 @@ def table_with_chairs(b: SceneBuilder, at: Frame, depth: float, width: float, se
         y = ((i // 2 + 0.5) / max(1, (seats + 1) // 2) - 0.5) * width
         out = depth / 2 + b.uniform(0.05, 0.55)
         if b.chance(0.85):
-            furniture.chair(b, at.at(side * out, y + b.uniform(-0.1, 0.1), 0, (math.pi if side > 0 else 0) + b.uniform(-0.5, 0.5)))
+            furniture.chair(
+                b, at.at(side * out, y + b.uniform(-0.1, 0.1), 0, (math.pi if side > 0 else 0) + b.uniform(-0.5, 0.5))
+            )
 
 
 def table_below_camera(b: SceneBuilder) -> None:
@@ -278,7 +298,7 @@ STORAGE = ("rack", "rack", "rack", "cabinet", "desk", "chair")
 
 
 def _ceiling_height(b: SceneBuilder) -> float:
-    return b.normal(2.95, 0.28, 2.35, 3.8)
+    return b.normal(3.02, 0.3, 2.35, 3.8)
 
 
 def office(b: SceneBuilder) -> None:
@@ -292,7 +312,9 @@ def office(b: SceneBuilder) -> None:
     if width * length > 18 and b.chance(0.5):
         spot = random_spot(b, room, 1.0)
         if spot and b.claim(Frame(*spot), 0.9):
-            table_with_chairs(b, Frame(*spot, 0, b.uniform(0, 3)), b.uniform(0.7, 1.2), b.uniform(1.0, 2.2), b.count(0, 6))
+            table_with_chairs(
+                b, Frame(*spot, 0, b.uniform(0, 3)), b.uniform(0.7, 1.2), b.uniform(1.0, 2.2), b.count(0, 6)
+            )
     furnish_walls(b, room, b.uniform(0.5, 1.0), OFFICE)
     clutter_floor(b, room, b.count(0, 8))
     ceiling_relief(b, room)
@@ -332,7 +354,9 @@ def meeting_room(b: SceneBuilder) -> None:
         table_below_camera(b)
     room = build_shell(b, corners, finish, 2.0, 1.5)
     if b.claim(WORLD, 0.3):
-        table_with_chairs(b, WORLD, min(width * 0.4, b.uniform(1.0, 1.8)), length * b.uniform(0.4, 0.65), b.count(6, 14))
+        table_with_chairs(
+            b, WORLD, min(width * 0.4, b.uniform(1.0, 1.8)), length * b.uniform(0.4, 0.65), b.count(6, 14)
+        )
     furnish_walls(b, room, 0.35, MEETING)
     clutter_floor(b, room, b.count(0, 4))
     ceiling_relief(b, room)
@@ -368,7 +392,15 @@ def lounge(b: SceneBuilder) -> None:
         if spot and b.claim(Frame(*spot), 1.2):
             at = Frame(*spot, 0, b.choose((0, math.pi / 2, math.pi, -math.pi / 2)))
             b.begin()
-            furniture.table_top(b, at, b.uniform(0.5, 0.7), b.uniform(0.7, 1.3), b.uniform(0.35, 0.5), furniture.furniture_finish(b), furniture.metal(b))
+            furniture.table_top(
+                b,
+                at,
+                b.uniform(0.5, 0.7),
+                b.uniform(0.7, 1.3),
+                b.uniform(0.35, 0.5),
+                furniture.furniture_finish(b),
+                furniture.metal(b),
+            )
             b.end()
             furniture.sofa(b, at.at(-1.4, 0), b.uniform(1.4, 2.3))
             if b.chance(0.6):
@@ -388,7 +420,9 @@ def home(b: SceneBuilder) -> None:
     if width * length > 14 and b.chance(0.5):
         spot = random_spot(b, room, 1.0)
         if spot and b.claim(Frame(*spot), 0.9):
-            table_with_chairs(b, Frame(*spot, 0, b.uniform(0, 3)), b.uniform(0.8, 1.1), b.uniform(1.0, 1.9), b.count(2, 6))
+            table_with_chairs(
+                b, Frame(*spot, 0, b.uniform(0, 3)), b.uniform(0.8, 1.1), b.uniform(1.0, 1.9), b.count(2, 6)
+            )
     furnish_walls(b, room, b.uniform(0.4, 0.8), HOME)
     clutter_floor(b, room, b.count(0, 5))
     ceiling_lights(b, room)
@@ -430,7 +464,13 @@ def hall(b: SceneBuilder) -> None:
         spot = random_spot(b, room, 1.3)
         if spot and b.claim(Frame(*spot), 1.2):
             at = Frame(*spot, 0, b.uniform(0, 3))
-            b.choose((lambda: furniture.sofa(b, at, 1.8), lambda: furniture.cabinet(b, at, b.uniform(1.2, 2.5), 1.1), lambda: table_with_chairs(b, at, 0.9, 1.6, 4)))()
+            b.choose(
+                (
+                    lambda: furniture.sofa(b, at, 1.8),
+                    lambda: furniture.cabinet(b, at, b.uniform(1.2, 2.5), 1.1),
+                    lambda: table_with_chairs(b, at, 0.9, 1.6, 4),
+                )
+            )()
     furnish_walls(b, room, 0.2, LOUNGE)
     clutter_floor(b, room, b.count(0, 6))
     for _ in range(b.count(0, 3)):
@@ -450,7 +490,17 @@ def auditorium(b: SceneBuilder) -> None:
     front = -length / 2 + 3.5
     stand = b.count(0, max(0, rows - 2))
     top = rise * (stand + 1)
-    place_camera(b, ((-width * 0.4, front + stand * pitch), (width * 0.4, front + stand * pitch), (width * 0.4, front + (stand + 1) * pitch + 0.9), (-width * 0.4, front + (stand + 1) * pitch + 0.9)), 2.6, top)
+    place_camera(
+        b,
+        (
+            (-width * 0.4, front + stand * pitch),
+            (width * 0.4, front + stand * pitch),
+            (width * 0.4, front + (stand + 1) * pitch + 0.9),
+            (-width * 0.4, front + (stand + 1) * pitch + 0.9),
+        ),
+        2.6,
+        top,
+    )
     build_shell(b, rectangle(width, length), finish, 2.0, 0.0)
     for row in range(rows):
         y = front + row * pitch
@@ -477,7 +527,11 @@ def auditorium(b: SceneBuilder) -> None:
                 b.box(at, (0.2, spacing / 2, 0.35), (0.2, 0.02, 0.25), hidden)
                 b.end()
         else:
-            for left, right in ((-width / 2 + 0.8, -aisle - 0.5), (-aisle + 0.5, aisle - 0.5), (aisle + 0.5, width / 2 - 0.8)):
+            for left, right in (
+                (-width / 2 + 0.8, -aisle - 0.5),
+                (-aisle + 0.5, aisle - 0.5),
+                (aisle + 0.5, width / 2 - 0.8),
+            ):
                 b.slab(WORLD, (left, y - 0.4, z + 0.37), (right, y - 0.02, z + 0.47), cover)
                 b.slab(WORLD, (left, y - 0.04, z + 0.42), (right, y + 0.05, z + 0.94), cover)
     stage = furniture.wooden(b)
@@ -490,7 +544,9 @@ def auditorium(b: SceneBuilder) -> None:
     slant = b.uniform(0.05, 0.3) * b.choose((-1, 1))
     for i in range(strips):
         y = -length / 2 + (i + 0.5) * length / strips
-        b.box(WORLD, (0, y, height), (width / 2, length / strips * b.uniform(0.35, 0.5), 0.06), finish.ceiling, roll=slant)
+        b.box(
+            WORLD, (0, y, height), (width / 2, length / strips * b.uniform(0.35, 0.5), 0.06), finish.ceiling, roll=slant
+        )
         for x in (-width / 4, width / 4):
             b.lamp((x, y, height - 0.6), 0.4, lamp_colour(b, b.uniform(1.5, 4.0)))
             b.box(WORLD, (x, y, height - 0.12), (0.15, 0.15, 0.03), b.material("plain", 1, (1, 1, 1), emission=5.0))
@@ -510,14 +566,21 @@ def staircase(b: SceneBuilder) -> None:
     b.slab(WORLD, (-total / 2, 0, -0.3), (total / 2, landing, 0), finish.floor)
     b.slab(WORLD, (-total / 2 - 0.2, -run - 2.0, low - 0.2), (-total / 2, landing + 0.2, top), wall)
     b.slab(WORLD, (total / 2, -run - 2.0, low - 0.2), (total / 2 + 0.2, landing + 0.2, top), wall)
-    back = Wall(Frame(total / 2, landing, 0, math.pi), total, (Opening(0.2, 1.1, 0, 2.05, "door"),) if b.chance(0.5) else ())
+    back = Wall(
+        Frame(total / 2, landing, 0, math.pi), total, (Opening(0.2, 1.1, 0, 2.05, "door"),) if b.chance(0.5) else ()
+    )
     build_wall(b, back, finish, wall)
     if gap:
         b.slab(WORLD, (-gap / 2, -run, low), (gap / 2, 0, top if b.chance(0.6) else 1.0), wall)
     nosing = furniture.metal(b)
     for i in range(steps):
         b.slab(WORLD, (gap / 2, -(i + 1) * tread, low), (total / 2, -i * tread + 0.02, (i + 1) * rise), finish.floor)
-        b.slab(WORLD, (gap / 2, -i * tread - 0.02, (i + 1) * rise - 0.01), (total / 2, -i * tread + 0.025, (i + 1) * rise + 0.004), nosing)
+        b.slab(
+            WORLD,
+            (gap / 2, -i * tread - 0.02, (i + 1) * rise - 0.01),
+            (total / 2, -i * tread + 0.025, (i + 1) * rise + 0.004),
+            nosing,
+        )
         b.slab(WORLD, (-total / 2, -(i + 1) * tread, low - 0.2), (-gap / 2, -i * tread, -(i + 1) * rise), finish.floor)
     b.slab(WORLD, (gap / 2, -run - 2.0, low), (total / 2, -run, steps * rise), finish.floor)
     b.slab(WORLD, (-total / 2, -run - 2.0, low - 0.2), (-gap / 2, -run, -steps * rise), finish.floor)
@@ -526,13 +589,25 @@ def staircase(b: SceneBuilder) -> None:
     slope = math.atan2(rise, tread)
     length = math.hypot(run, steps * rise)
     lid = b.uniform(2.2, 2.5)
-    b.box(WORLD, (-total / 4, -run / 2, lid - steps * rise / 2), (width / 2, length / 2, 0.05), finish.ceiling, roll=slope)
-    b.box(WORLD, (total / 4, -run / 2, height + 0.4 + steps * rise / 2), (width / 2, length / 2, 0.05), finish.ceiling, roll=-slope)
+    b.box(
+        WORLD, (-total / 4, -run / 2, lid - steps * rise / 2), (width / 2, length / 2, 0.05), finish.ceiling, roll=slope
+    )
+    b.box(
+        WORLD,
+        (total / 4, -run / 2, height + 0.4 + steps * rise / 2),
+        (width / 2, length / 2, 0.05),
+        finish.ceiling,
+        roll=-slope,
+    )
     rail = furniture.wooden(b) if b.chance(0.5) else furniture.metal(b)
     b.box(WORLD, (total / 2 - 0.07, -run / 2, 0.9 + steps * rise / 2), (0.025, length / 2, 0.03), rail, roll=-slope)
     b.box(WORLD, (-total / 2 + 0.07, -run / 2, 0.9 - steps * rise / 2), (0.025, length / 2, 0.03), rail, roll=slope)
     glow = b.material("plain", 1.0, (1, 1, 0.95), emission=b.uniform(2, 8))
-    for x, y, z in ((0.0, landing / 2, height), (-total / 4, -run - 1.0, lid - steps * rise), (total / 4, -run - 1.0, top - 0.2)):
+    for x, y, z in (
+        (0.0, landing / 2, height),
+        (-total / 4, -run - 1.0, lid - steps * rise),
+        (total / 4, -run - 1.0, top - 0.2),
+    ):
         b.box(WORLD, (x, y, z - 0.03), (0.3, 0.15, 0.03), glow)
         b.lamp((x, y, z - 0.25), 0.3, lamp_colour(b, b.uniform(1, 3)))
     for _ in range(b.count(0, 3)):
@@ -544,7 +619,16 @@ def arcade(b: SceneBuilder) -> None:
     width, length, height = b.uniform(3.0, 6.0), b.uniform(14, 45), b.uniform(3.4, 6.5)
     finish = random_finish(b, height)
     stone = b.material(b.choose(("noise", "brick", "rock")), b.uniform(1.5, 4.0), b.gray(0.15, 0.6, 0.15))
-    place_camera(b, ((-width / 2, -length * 0.3), (width / 2, -length * 0.3), (width / 2, length * 0.3), (-width / 2, length * 0.3)), height)
+    place_camera(
+        b,
+        (
+            (-width / 2, -length * 0.3),
+            (width / 2, -length * 0.3),
+            (width / 2, length * 0.3),
+            (-width / 2, length * 0.3),
+        ),
+        height,
+    )
     x, y = width / 2, length / 2
     paving = b.material("paving", b.uniform(1.5, 4), b.gray(0.1, 0.5))
     b.slab(WORLD, (-x - 0.3, -y, -0.4), (x + 0.6, y, 0.0), paving)
@@ -557,7 +641,15 @@ def arcade(b: SceneBuilder) -> None:
         middle = -y + (i + 0.5) * spacing
         b.slab(WORLD, (x, -y + i * spacing - pier / 2, 0), (x + 0.5, -y + i * spacing + pier / 2, height), stone)
         _arch(b, Frame(x + 0.25, middle, spring), spacing - pier, height - spring, stone)
-        windows.append(Opening(length - (i + 0.8) * spacing, length - (i + 0.2) * spacing, b.choose((0.0, 0.5)), spring, b.choose(("pane", "outside", "blinds"))))
+        windows.append(
+            Opening(
+                length - (i + 0.8) * spacing,
+                length - (i + 0.2) * spacing,
+                b.choose((0.0, 0.5)),
+                spring,
+                b.choose(("pane", "outside", "blinds")),
+            )
+        )
     inner = Wall(Frame(-x, y, 0, -math.pi / 2), length, tuple(windows[::-1]) if b.chance(0.6) else ())
     build_wall(b, inner, finish, stone if b.chance(0.7) else finish.wall)
     for end in (-y, y):
@@ -577,7 +669,12 @@ def _arch(b: SceneBuilder, at: Frame, span: float, rise: float, stone: int) -> N
         tilt = math.atan2(rise * math.cos(angle), -span / 2 * math.sin(angle))
         half = math.pi * (span / 2 + rise) / 2 / blocks / 2 * 1.15
         b.box(at, (0, y, z + 0.12), (0.25, half, 0.12), stone, roll=tilt)
-        b.slab(at, (-0.22, y - half * abs(math.cos(tilt)), z + 0.1), (0.22, y + half * abs(math.cos(tilt)), rise / 0.9 + 0.3), stone)
+        b.slab(
+            at,
+            (-0.22, y - half * abs(math.cos(tilt)), z + 0.1),
+            (0.22, y + half * abs(math.cos(tilt)), rise / 0.9 + 0.3),
+            stone,
+        )
 
 
 ROOMS: tuple[tuple[float, Callable[[SceneBuilder], None]], ...] = (
@@ -598,17 +695,29 @@ ROOMS: tuple[tuple[float, Callable[[SceneBuilder], None]], ...] = (
 def _outside(b: SceneBuilder, brightness: float) -> Sky:
     """Ground, facades and trees seen through windows, and the sky above them."""
     level = -b.choose((0.15, 0.3, 3.5, 7.0))
-    b.slab(WORLD, (-300, -300, level - 5), (300, 300, level), b.material("grass", 8.0, (0.03, 0.06, 0.02), b.gray(0.1, 0.4)))
+    b.slab(
+        WORLD,
+        (-300, -300, level - 5),
+        (300, 300, level),
+        b.material("grass", 8.0, (0.03, 0.06, 0.02), b.gray(0.1, 0.4)),
+    )
     for _ in range(b.count(2, 6)):
         angle, away = b.uniform(0, 2 * math.pi), b.uniform(28, 90)
         at = Frame(away * math.cos(angle), away * math.sin(angle), level, angle + b.choose((0.0, 0.5)))
         tall = b.uniform(3, 12)
-        b.box(at, (0, 0, tall), (5, b.uniform(5, 20), tall), b.material("facade", b.uniform(5, 9), b.gray(0.3, 0.8), b.gray(0.02, 0.2)))
+        b.box(
+            at,
+            (0, 0, tall),
+            (5, b.uniform(5, 20), tall),
+            b.material("facade", b.uniform(5, 9), b.gray(0.3, 0.8), b.gray(0.02, 0.2)),
+        )
     leaf = b.material("leaf", 2.0, (0.01, 0.03, 0.01), (0.1, 0.2, 0.04))
     for _ in range(b.count(0, 5)):
         angle, away = b.uniform(0, 2 * math.pi), b.uniform(24, 50)
         size = b.uniform(1.5, 4)
-        b.ellipsoid(WORLD, (away * math.cos(angle), away * math.sin(angle), level + size + 1), (size, size, size * 1.2), leaf)
+        b.ellipsoid(
+            WORLD, (away * math.cos(angle), away * math.sin(angle), level + size + 1), (size, size, size * 1.2), leaf
+        )
     tone = brightness
     blue = b.uniform(0.0, 1.0)
     return Sky(
@@ -628,7 +737,13 @@ def tripod(b: SceneBuilder) -> None:
     for leg in range(3):
         at = Frame(x, y, 0, turn + leg * 2 * math.pi / 3)
         tall = max(0.3, z - 0.5)
-        b.box(at, (spread / 2, 0, tall / 2), (0.018, 0.018, math.hypot(tall, spread) / 2), black, pitch=-math.atan2(spread, tall))
+        b.box(
+            at,
+            (spread / 2, 0, tall / 2),
+            (0.018, 0.018, math.hypot(tall, spread) / 2),
+            black,
+            pitch=-math.atan2(spread, tall),
+        )
 
 
 def sample_indoor(b: SceneBuilder, seed: int) -> Scene:

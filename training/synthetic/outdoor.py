@@ -18,7 +18,9 @@ HORIZON = 3000.0  # metres; the ground ends there
 
 def ground(b: SceneBuilder, kind: str) -> None:
     if kind == "grass":
-        material = b.material("grass", b.uniform(1.5, 5), (0.02, 0.04, 0.01), (b.uniform(0.08, 0.3), b.uniform(0.15, 0.32), 0.05))
+        material = b.material(
+            "grass", b.uniform(1.5, 5), (0.02, 0.04, 0.01), (b.uniform(0.08, 0.3), b.uniform(0.15, 0.32), 0.05)
+        )
     elif kind == "asphalt":
         material = b.material("speckle" if b.chance(0.5) else "noise", b.uniform(1, 6), b.gray(0.03, 0.25, 0.08))
     elif kind == "snow":
@@ -46,7 +48,12 @@ def ground_patches(b: SceneBuilder, number: int) -> None:
             b.box(at, (0, 0, 0.06), (wide - 0.15, long - 0.15, 0.06), grass)
             b.end()
         else:
-            b.box(at, (0, 0, 0.002), (b.uniform(0.06, 2), b.uniform(0.5, 6), 0.004), b.material("noise", 2, b.gray(0.02, 0.8, 0.2)))
+            b.box(
+                at,
+                (0, 0, 0.002),
+                (b.uniform(0.06, 2), b.uniform(0.5, 6), 0.004),
+                b.material("noise", 2, b.gray(0.02, 0.8, 0.2)),
+            )
 
 
 def building(b: SceneBuilder, at: Frame, depth: float, width: float, height: float) -> None:
@@ -59,10 +66,23 @@ def building(b: SceneBuilder, at: Frame, depth: float, width: float, height: flo
     if height < 9 and b.chance(0.5):
         rise = b.uniform(0.3, 0.6)
         for side in (-1, 1):
-            b.box(at, (-depth / 2 + side * depth / 4, 0, height + depth / 4 * math.tan(rise)), (depth / 4 / math.cos(rise) + 0.3, width / 2 + 0.3, 0.1), roof, pitch=side * rise)
-        b.box(at, (-depth / 2, 0, height + 0.25 * depth * math.tan(rise)), (depth * 0.2, width / 2, depth * 0.24 * math.tan(rise)), front)
+            b.box(
+                at,
+                (-depth / 2 + side * depth / 4, 0, height + depth / 4 * math.tan(rise)),
+                (depth / 4 / math.cos(rise) + 0.3, width / 2 + 0.3, 0.1),
+                roof,
+                pitch=side * rise,
+            )
+        b.box(
+            at,
+            (-depth / 2, 0, height + 0.25 * depth * math.tan(rise)),
+            (depth * 0.2, width / 2, depth * 0.24 * math.tan(rise)),
+            front,
+        )
     else:
-        b.slab(at, (-depth - 0.2, -width / 2 - 0.2, height), (0.25, width / 2 + 0.2, height + b.uniform(0.2, 0.6)), roof)
+        b.slab(
+            at, (-depth - 0.2, -width / 2 - 0.2, height), (0.25, width / 2 + 0.2, height + b.uniform(0.2, 0.6)), roof
+        )
     if b.chance(0.5):  # entrance
         y = b.uniform(-0.3, 0.3) * width
         b.slab(at, (0, y - 0.9, 0), (0.06, y + 0.9, 2.2), furniture.wooden(b))
@@ -115,7 +135,13 @@ def tree(b: SceneBuilder, at: Frame, height: float, leaf: int, bark: int) -> Non
             turn, lean = b.uniform(0, 2 * math.pi), b.uniform(0.2, 1.0)
             long = height * b.uniform(0.2, 0.45)
             start = b.uniform(0.3, 0.5) * height
-            b.box(at.at(0, 0, start, turn), (math.sin(lean) * long / 2, 0, math.cos(lean) * long / 2), (0.03, 0.03, long / 2), bark, pitch=lean)
+            b.box(
+                at.at(0, 0, start, turn),
+                (math.sin(lean) * long / 2, 0, math.cos(lean) * long / 2),
+                (0.03, 0.03, long / 2),
+                bark,
+                pitch=lean,
+            )
     b.end()
 
 
@@ -140,7 +166,12 @@ def hedge_or_fence(b: SceneBuilder, at: Frame, length: float) -> None:
     if b.chance(0.5):
         b.box(at, (0, 0, 0.6), (0.4, length / 2, b.uniform(0.5, 1.0)), leaves(b))
     elif b.chance(0.5):
-        b.box(at, (0, 0, b.uniform(0.4, 1.0)), (0.12, length / 2, 1.0), b.material(b.choose(("brick", "plain", "rock")), 2, b.gray(0.2, 0.7)))
+        b.box(
+            at,
+            (0, 0, b.uniform(0.4, 1.0)),
+            (0.12, length / 2, 1.0),
+            b.material(b.choose(("brick", "plain", "rock")), 2, b.gray(0.2, 0.7)),
+        )
     else:
         post = furniture.metal(b)
         for i in range(int(length / 2) + 1):
@@ -168,7 +199,9 @@ def far_hills(b: SceneBuilder, number: int, lowest: float = 0.0) -> None:
         pale = min(0.75, away / 3000)
         shade = tuple(c * (1 - pale) + pale * 0.5 for c in (0.04, 0.08, 0.03))
         bright = tuple(c * (1 - pale) + pale * 0.55 for c in (0.12, 0.18, 0.07))
-        hill = b.material("noise", away * 0.15, (shade[0], shade[1], shade[2] * 1.1), (bright[0], bright[1], bright[2] * 1.15))
+        hill = b.material(
+            "noise", away * 0.15, (shade[0], shade[1], shade[2] * 1.1), (bright[0], bright[1], bright[2] * 1.15)
+        )
         wide = away * b.uniform(0.2, 0.6)
         b.ellipsoid(
             Frame(away * math.cos(angle), away * math.sin(angle), lowest, angle),
@@ -226,11 +259,19 @@ def street(b: SceneBuilder) -> str:
         while along < 80:
             width = b.uniform(8, 25)
             if b.chance(0.92):
-                building(b, axis.at(along + width / 2, y, 0, -side * math.pi / 2), 12, width - (0 if b.chance(0.7) else 2), b.uniform(4, 20))
+                building(
+                    b,
+                    axis.at(along + width / 2, y, 0, -side * math.pi / 2),
+                    12,
+                    width - (0 if b.chance(0.7) else 2),
+                    b.uniform(4, 20),
+                )
             along += width
         if half > 4:
             for i in range(-6, 7):
-                at = axis.at(i * 5.5 + b.uniform(-0.5, 0.5), y - side * min(4.2, half * 0.62), 0, b.choose((0, math.pi)))
+                at = axis.at(
+                    i * 5.5 + b.uniform(-0.5, 0.5), y - side * min(4.2, half * 0.62), 0, b.choose((0, math.pi))
+                )
                 if b.chance(0.5) and b.claim(at, 2.2):
                     car(b, at)
     for _ in range(b.count(0, 5)):
@@ -260,10 +301,16 @@ def courtyard(b: SceneBuilder) -> str:
         while along < long - 2 and b.chance(0.9):
             wide = b.uniform(0.8, 1.8)
             low = b.choose((0.0, 0.8, 0.9, 1.0))
-            openings.append(Opening(along, along + wide, low, min(2.2, finish.height - 0.2), "door" if low == 0 else "dark pane"))
+            openings.append(
+                Opening(along, along + wide, low, min(2.2, finish.height - 0.2), "door" if low == 0 else "dark pane")
+            )
             along += wide + b.uniform(0.6, 3)
         frame = Frame(x + off_x, y + off_y, 0, math.atan2(to_y - y, to_x - x))
-        skin = finish.wall if b.chance(0.6) else b.material(b.choose(("facade", "brick", "plain")), b.uniform(3, 6), b.gray(0.2, 0.85))
+        skin = (
+            finish.wall
+            if b.chance(0.6)
+            else b.material(b.choose(("facade", "brick", "plain")), b.uniform(3, 6), b.gray(0.2, 0.85))
+        )
         build_wall(b, Wall(frame, long, tuple(openings)), finish, skin)
     for _ in range(b.count(0, 4)):
         at = Frame(b.uniform(-0.4, 0.4) * width + off_x, b.uniform(-0.4, 0.4) * length + off_y, 0, b.uniform(0, 6))
@@ -282,9 +329,16 @@ def park(b: SceneBuilder) -> str:
     ground_patches(b, b.count(0, 3))
     for _ in range(b.count(0, 3)):
         angle, away = b.uniform(0, 6.28), b.uniform(3, 15)
-        hedge_or_fence(b, Frame(away * math.cos(angle), away * math.sin(angle), 0, angle + b.uniform(-0.4, 0.4)), b.uniform(3, 20))
+        hedge_or_fence(
+            b, Frame(away * math.cos(angle), away * math.sin(angle), 0, angle + b.uniform(-0.4, 0.4)), b.uniform(3, 20)
+        )
     path = b.material("noise", 2, b.gray(0.2, 0.5))
-    b.box(Frame(b.uniform(-2, 2), b.uniform(-2, 2), 0, b.uniform(0, 3)), (0, 0, 0.001), (60, b.uniform(0.6, 2), 0.003), path)
+    b.box(
+        Frame(b.uniform(-2, 2), b.uniform(-2, 2), 0, b.uniform(0, 3)),
+        (0, 0, 0.001),
+        (60, b.uniform(0.6, 2), 0.003),
+        path,
+    )
     for _ in range(b.count(0, 3)):
         furniture.person(b, Frame(b.uniform(-10, 10), b.uniform(-10, 10), 0, b.uniform(0, 6)))
     far_hills(b, b.count(0, 4))
@@ -301,12 +355,19 @@ def plaza(b: SceneBuilder) -> str:
     for _ in range(b.count(1, 5)):
         at = Frame(b.uniform(-15, 15), b.uniform(-15, 15), 0, b.uniform(0, 6))
         if b.claim(at, 1.2):
-            b.choose((furniture.person, car, street_pole, furniture.bin_or_carton, lambda c, f: hedge_or_fence(c, f, 4.0)))(b, at)
+            b.choose(
+                (furniture.person, car, street_pole, furniture.bin_or_carton, lambda c, f: hedge_or_fence(c, f, 4.0))
+            )(b, at)
     if b.chance(0.3):
         size = b.uniform(0.8, 3)
         at = Frame(b.choose((-1, 1)) * b.uniform(4, 10), b.uniform(-8, 8))
         for step in range(5):
-            b.box(at, (0, 0, 0.16 * step + 0.08), (size + 1.6 - 0.32 * step, size + 1.6 - 0.32 * step, 0.08), b.material("noise", 2, b.gray(0.3, 0.7)))
+            b.box(
+                at,
+                (0, 0, 0.16 * step + 0.08),
+                (size + 1.6 - 0.32 * step, size + 1.6 - 0.32 * step, 0.08),
+                b.material("noise", 2, b.gray(0.3, 0.7)),
+            )
         b.box(at, (0, 0, 1.6), (size * 0.4, size * 0.4, 0.9), b.material("rock", 2, b.gray(0.1, 0.4)))
     return "mixed"
 
@@ -322,26 +383,55 @@ def field_or_snow(b: SceneBuilder) -> str:
     for _ in range(b.count(0, 4)):
         size = b.uniform(0.2, 1.4)
         b.begin()
-        b.ellipsoid(Frame(b.uniform(-15, 15), b.uniform(-15, 15)), (0, 0, size * 0.2), (size, size * b.uniform(0.5, 1.5), size * b.uniform(0.4, 0.9)), b.material("rock", 1.5, b.gray(0.1, 0.4)))
+        b.ellipsoid(
+            Frame(b.uniform(-15, 15), b.uniform(-15, 15)),
+            (0, 0, size * 0.2),
+            (size, size * b.uniform(0.5, 1.5), size * b.uniform(0.4, 0.9)),
+            b.material("rock", 1.5, b.gray(0.1, 0.4)),
+        )
         b.end()
     return "clear"
 
 
 def mountain_top(b: SceneBuilder) -> str:
     """Rock or snow underfoot that falls away on all sides; valleys and ranges far below."""
-    material = b.material("rock", b.uniform(1.5, 5), b.gray(0.15, 0.5, 0.1), b.gray(0.05, 0.25)) if b.chance(0.75) else b.material("noise", 5, b.gray(0.7, 0.9, 0.02))
+    material = (
+        b.material("rock", b.uniform(1.5, 5), b.gray(0.15, 0.5, 0.1), b.gray(0.05, 0.25))
+        if b.chance(0.75)
+        else b.material("noise", 5, b.gray(0.7, 0.9, 0.02))
+    )
     valley = -b.uniform(60, 400)
-    b.slab(WORLD, (-HORIZON * 2, -HORIZON * 2, valley - 5), (HORIZON * 2, HORIZON * 2, valley), b.material("noise", 120, (0.08, 0.14, 0.1), (0.2, 0.26, 0.24)))
+    b.slab(
+        WORLD,
+        (-HORIZON * 2, -HORIZON * 2, valley - 5),
+        (HORIZON * 2, HORIZON * 2, valley),
+        b.material("noise", 120, (0.08, 0.14, 0.1), (0.2, 0.26, 0.24)),
+    )
     wide = b.uniform(15, 70)
     tall = b.uniform(0.15, 0.5) * wide
-    b.ellipsoid(Frame(b.uniform(-0.2, 0.2) * wide, b.uniform(-0.2, 0.2) * wide, -tall, b.uniform(0, 3)), (0, 0, 0), (wide, wide * b.uniform(0.6, 1.4), tall), material)
-    b.ellipsoid(Frame(0, 0, valley), (0, 0, 0), (-valley * b.uniform(0.8, 1.6), -valley * b.uniform(0.8, 1.6), -valley - tall * 0.6), material)
+    b.ellipsoid(
+        Frame(b.uniform(-0.2, 0.2) * wide, b.uniform(-0.2, 0.2) * wide, -tall, b.uniform(0, 3)),
+        (0, 0, 0),
+        (wide, wide * b.uniform(0.6, 1.4), tall),
+        material,
+    )
+    b.ellipsoid(
+        Frame(0, 0, valley),
+        (0, 0, 0),
+        (-valley * b.uniform(0.8, 1.6), -valley * b.uniform(0.8, 1.6), -valley - tall * 0.6),
+        material,
+    )
     for _ in range(b.count(6, 16)):
         angle, away = b.uniform(0, 2 * math.pi), b.uniform(2.5, wide * 0.7)
         size = b.uniform(0.15, 0.25) * away + 0.3
         drop = -tall * (1 - math.sqrt(max(0.0, 1 - (away / wide) ** 2)))
         b.begin()
-        b.ellipsoid(Frame(away * math.cos(angle), away * math.sin(angle), drop, b.uniform(0, 3)), (0, 0, 0), (size * 2, size * b.uniform(0.6, 1.6), size * b.uniform(0.3, 0.7)), material)
+        b.ellipsoid(
+            Frame(away * math.cos(angle), away * math.sin(angle), drop, b.uniform(0, 3)),
+            (0, 0, 0),
+            (size * 2, size * b.uniform(0.6, 1.6), size * b.uniform(0.3, 0.7)),
+            material,
+        )
         b.end()
     bark, leaf = furniture.wooden(b), leaves(b)
     for _ in range(b.count(0, 14)):
@@ -372,7 +462,11 @@ def _sky(b: SceneBuilder, weather: str) -> tuple[Sky, float]:
     tone = b.uniform(0.7, 1.6)
     elevation = math.radians(b.uniform(8, 70))
     azimuth = b.uniform(0, 2 * math.pi)
-    sun: Vector = (math.cos(elevation) * math.cos(azimuth), math.cos(elevation) * math.sin(azimuth), math.sin(elevation))
+    sun: Vector = (
+        math.cos(elevation) * math.cos(azimuth),
+        math.cos(elevation) * math.sin(azimuth),
+        math.sin(elevation),
+    )
     clouds = b.choose(TEXTURES["clouds"])
     if white and b.chance(0.75):
         bluish = b.uniform(0.0, 0.12)
@@ -386,7 +480,14 @@ def _sky(b: SceneBuilder, weather: str) -> tuple[Sky, float]:
     glow = b.uniform(0.2, 1.0)
     strength = b.uniform(0.4, 1.0)
     horizon = (tone * b.uniform(0.75, 1.05), tone * b.uniform(0.85, 1.0), tone)
-    return Sky(horizon, zenith, b.uniform(0, 0.95) ** 2, clouds, sun, (glow * strength, glow * strength * 0.95, glow * strength * 0.8)), strength
+    return Sky(
+        horizon,
+        zenith,
+        b.uniform(0, 0.95) ** 2,
+        clouds,
+        sun,
+        (glow * strength, glow * strength * 0.95, glow * strength * 0.8),
+    ), strength
 
 
 def sample_outdoor(b: SceneBuilder, seed: int) -> Scene:
@@ -405,7 +506,15 @@ def sample_outdoor(b: SceneBuilder, seed: int) -> Scene:
     warm = b.uniform(0.8, 1.0)
     power = 2.5 * strength
     distance = 400.0
-    b.lamps = [[*(c + distance * s for c, s in zip(b.camera, sky.sun, strict=True)), distance * 0.012, power, power * warm, power * warm * warm]]
+    b.lamps = [
+        [
+            *(c + distance * s for c, s in zip(b.camera, sky.sun, strict=True)),
+            distance * 0.012,
+            power,
+            power * warm,
+            power * warm * warm,
+        ]
+    ]
     above: Color = (sky.horizon[0] * 0.6, sky.horizon[1] * 0.62, sky.horizon[2] * 0.66)
     return b.scene(
         seed,

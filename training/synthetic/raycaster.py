@@ -200,7 +200,11 @@ def _into_unit(rows: Tensor, v: Vectors, *, shift: bool) -> Vectors:
     x, y, z = v
     start = [rows[:, 9 + i, None] for i in range(3)] if shift else [rows.new_full((1, 1), 1e-12)] * 3
     a, b, c = (
-        torch.addcmul(torch.addcmul(torch.addcmul(start[i], rows[:, 3 * i, None], x), rows[:, 3 * i + 1, None], y), rows[:, 3 * i + 2, None], z)
+        torch.addcmul(
+            torch.addcmul(torch.addcmul(start[i], rows[:, 3 * i, None], x), rows[:, 3 * i + 1, None], y),
+            rows[:, 3 * i + 2, None],
+            z,
+        )
         for i in range(3)
     )
     return a, b, c
@@ -259,7 +263,9 @@ def _cast_family(family: Family, maybe: Tensor, rays: Rays, nearest: Tensor, sol
             solid.index_copy_(0, rows, name)
 
 
-def cast_from_camera(solids: Solids, tiles: Tiling, camera: Tensor, camera_rotation: Tensor, rays: Rays) -> tuple[Tensor, Tensor]:
+def cast_from_camera(
+    solids: Solids, tiles: Tiling, camera: Tensor, camera_rotation: Tensor, rays: Rays
+) -> tuple[Tensor, Tensor]:
     """Distance (B * T, S) [m], inf where nothing is met, and the number of the solid (int32), NO_SOLID there."""
     nearest = rays.reach.clone()
     solid = torch.full_like(nearest, NO_SOLID, dtype=torch.int32)
@@ -293,10 +299,14 @@ def patches(origin: Vectors, normals: Vectors, used: Tensor, batch: int) -> Patc
     """Bounds of tiles of surface points; all inputs (B * T, S)."""
 
     def least(values: Sequence[Tensor]) -> Tensor:
-        return torch.stack([torch.where(used, c, torch.inf).amin(1) for c in values], -1).reshape(batch, -1, len(values))
+        return torch.stack([torch.where(used, c, torch.inf).amin(1) for c in values], -1).reshape(
+            batch, -1, len(values)
+        )
 
     def most(values: Sequence[Tensor]) -> Tensor:
-        return torch.stack([torch.where(used, c, -torch.inf).amax(1) for c in values], -1).reshape(batch, -1, len(values))
+        return torch.stack([torch.where(used, c, -torch.inf).amax(1) for c in values], -1).reshape(
+            batch, -1, len(values)
+        )
 
     low, high = least(origin), most(origin)
     facing, spread = least(normals), most(normals)
@@ -350,14 +360,18 @@ def cast_to_lamp(solids: Solids, rays: Rays, where: Patches, lamp: Tensor, lamp_
     nearest = rays.reach.clone()
     radius = lamp_radius[:, None, None]
     beam = torch.nn.functional.normalize(lamp[:, None] - where.middle, dim=-1)
-    side = torch.nn.functional.normalize(torch.stack([-beam[..., 1], beam[..., 0], torch.full_like(beam[..., 0], 1e-6)], -1), dim=-1)
+    side = torch.nn.functional.normalize(
+        torch.stack([-beam[..., 1], beam[..., 0], torch.full_like(beam[..., 0], 1e-6)], -1), dim=-1
+    )
     for family in solids.families:
         maybe = _before(family, where)
         for axis in range(3):
             start, half = _local(family, axis, where.middle, where.half)
             end = ((lamp[:, None] - family.centers) * family.rotations[..., axis]).sum(-1)[:, None]
             size = family.half_sizes[:, None, :, axis]
-            maybe &= (torch.minimum(start - half, end - radius) <= size) & (torch.maximum(start + half, end + radius) >= -size)
+            maybe &= (torch.minimum(start - half, end - radius) <= size) & (
+                torch.maximum(start + half, end + radius) >= -size
+            )
         for across in (side, torch.linalg.cross(beam, side)):
             middle, half = _along(family, across)
             own = torch.maximum((across.abs() * where.half).sum(-1), lamp_radius[:, None])

@@ -8,14 +8,34 @@ import torch
 from torch import Tensor
 
 from training.synthetic.camera_faults import photograph, scan_holes
-from training.synthetic.raycaster import NO_SOLID, Rays, Solids, Vectors, cast_from_camera, pack_solids, pixel_rays, tiling
+from training.synthetic.raycaster import (
+    NO_SOLID,
+    Rays,
+    Solids,
+    Vectors,
+    cast_from_camera,
+    pack_solids,
+    pixel_rays,
+    tiling,
+)
 from training.synthetic.sampling import Kind, sample_scene
 from training.synthetic.scene import Scene
-from training.synthetic.shading import Surface, incoming_light, pack_lights, pack_materials, radiance, sky_radiance, surface
+from training.synthetic.shading import (
+    Surface,
+    incoming_light,
+    pack_lights,
+    pack_materials,
+    radiance,
+    sky_radiance,
+    surface,
+)
 
 CPU_PIXELS = 1 << 18  # rendered at once: more falls out of the caches, fewer spends its time in calls
 GPU_PIXELS = 1 << 24
-TILE = (8, 16)  # pixels; small enough that few solids meet a tile, large enough that an operation on a row of tiles is worth its call
+TILE = (
+    8,
+    16,
+)  # pixels; small enough that few solids meet a tile, large enough that an operation on a row of tiles is worth its call
 
 
 @dataclass(frozen=True)
@@ -35,7 +55,9 @@ class Rendered:
     normals: Tensor
 
 
-def _trace(scenes: Sequence[Scene], solids: Solids, height: int, width: int, device: torch.device) -> tuple[Surface, Vectors, Tensor]:
+def _trace(
+    scenes: Sequence[Scene], solids: Solids, height: int, width: int, device: torch.device
+) -> tuple[Surface, Vectors, Tensor]:
     """The surface each pixel shows, the world rays (B, P) and the camera rotations (B, 3, 3)."""
     camera = torch.from_numpy(np.stack([scene.camera for scene in scenes])).to(device)
     turn = torch.from_numpy(np.stack([scene.camera_rotation for scene in scenes])).to(device)
@@ -67,7 +89,9 @@ def _render_group(scenes: Sequence[Scene], height: int, width: int, device: torc
     shape = (len(scenes), height, width)
     known = ~scan_holes(seeds, faults, height, width, device)
     n = found.normals
-    normals = torch.stack([turn[:, 0, i, None] * n[0] + turn[:, 1, i, None] * n[1] + turn[:, 2, i, None] * n[2] for i in range(3)], -1)
+    normals = torch.stack(
+        [turn[:, 0, i, None] * n[0] + turn[:, 1, i, None] * n[1] + turn[:, 2, i, None] * n[2] for i in range(3)], -1
+    )
     return Rendered(
         rgb=photograph(light.reshape(len(scenes), 3, height, width), faults, seeds, known),
         depth=found.distance.reshape(shape),
@@ -88,6 +112,8 @@ def render(scenes: Sequence[Scene], height: int, width: int, device: str | torch
     return Rendered(*(torch.cat([getattr(group, field.name) for group in groups]) for field in fields(Rendered)))
 
 
-def render_batch(seeds: Sequence[int], height: int, width: int, kind: Kind = "mixed", device: str | torch.device = "cpu") -> Rendered:
+def render_batch(
+    seeds: Sequence[int], height: int, width: int, kind: Kind = "mixed", device: str | torch.device = "cpu"
+) -> Rendered:
     """Samples and renders one scene a seed; `kind`: "indoor", "outdoor", or "mixed", where the seed also decides which."""
     return render([sample_scene(seed, kind) for seed in seeds], height, width, device)

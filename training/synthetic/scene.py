@@ -97,7 +97,14 @@ class Scene:
 
 def rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> list[float]:
     """Rz(yaw) Ry(pitch) Rx(roll), row by row; radians."""
-    cy, sy, cp, sp, cr, sr = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch), math.cos(roll), math.sin(roll)
+    cy, sy, cp, sp, cr, sr = (
+        math.cos(yaw),
+        math.sin(yaw),
+        math.cos(pitch),
+        math.sin(pitch),
+        math.cos(roll),
+        math.sin(roll),
+    )
     return [
         cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr,
         sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr,
@@ -107,6 +114,10 @@ def rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> list[float]:
 
 def tilted(yaw: float, tilt: float, towards: float) -> NDArray[np.float64]:
     """Camera rotation (3, 3): heading `yaw`, then the vertical axis leaned by `tilt` towards the azimuth `towards`; radians."""
-    lean = np.array(rotation(towards)).reshape(3, 3) @ np.array(rotation(0.0, tilt)).reshape(3, 3) @ np.array(rotation(-towards)).reshape(3, 3)
+    lean = (
+        np.array(rotation(towards)).reshape(3, 3)
+        @ np.array(rotation(0.0, tilt)).reshape(3, 3)
+        @ np.array(rotation(-towards)).reshape(3, 3)
+    )
     result: NDArray[np.float64] = lean @ np.array(rotation(yaw)).reshape(3, 3)
     return result

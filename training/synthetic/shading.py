@@ -133,7 +133,9 @@ def jitter(seeds: Sequence[int], rows: int, columns: int, stream: int, device: t
     hardly differs from the next one's and smoothing leaves no grain. `stream` continues the sequence.
     """
     step = _stratum(rows, columns, device) + 9 * stream
-    start = torch.tensor([[(seed * 0.618034) % 1.0, (seed * 0.414214) % 1.0] for seed in seeds], dtype=torch.float32, device=device)
+    start = torch.tensor(
+        [[(seed * 0.618034) % 1.0, (seed * 0.414214) % 1.0] for seed in seeds], dtype=torch.float32, device=device
+    )
     first, second = start[:, 0, None] + step * 0.7548777, start[:, 1, None] + step * 0.5698403
     return first - first.floor(), second - second.floor()
 
@@ -204,7 +206,14 @@ class _Secondary:
         device = reach.device
         directions = []
         for ray in range(OCCLUSION_RAYS):
-            x, y, z = (a + n for a, n in zip(_on_sphere(*jitter(seeds, self.grid.rows, self.grid.columns, ray, device)), self.grid.normals, strict=True))
+            x, y, z = (
+                a + n
+                for a, n in zip(
+                    _on_sphere(*jitter(seeds, self.grid.rows, self.grid.columns, ray, device)),
+                    self.grid.normals,
+                    strict=True,
+                )
+            )
             length = torch.rsqrt(x * x + y * y + z * z + 1e-8)
             directions.append(self._vectors((x * length, y * length, z * length)))
         fan = [torch.cat([d[i] for d in directions], 1) for i in range(3)]
@@ -225,7 +234,9 @@ class _Secondary:
         return ((free >= reach) | ~self.grid.active).to(torch.float32)
 
 
-def incoming_light(solids: Solids, found: Surface, rays: Vectors, lights: Lights, seeds: Sequence[int], height: int, width: int) -> Tensor:
+def incoming_light(
+    solids: Solids, found: Surface, rays: Vectors, lights: Lights, seeds: Sequence[int], height: int, width: int
+) -> Tensor:
     """(B, 4, P): light that falls on each surface, red, green and blue, and the strength of the lamps' mirror images."""
     grid = _half_grid(found, rays, height, width)
     caster = _Secondary(solids, grid)
@@ -310,9 +321,13 @@ def radiance(found: Surface, rays: Vectors, incoming: Tensor, materials: Tensor,
     facing = (normals[0] * rays[0] + normals[1] * rays[1] + normals[2] * rays[2]).abs().clamp_min_(0.1)
     texels = found.distance * (pixel_angle * SIZE) / (scale * torch.sqrt(facing))
     level = torch.log2(texels.clamp_(1.0, float(SIZE)))
-    weave = texture_bank(found.distance.device).look_up(texture, found.u / scale + u_offset, found.v / scale + v_offset, level)
+    weave = texture_bank(found.distance.device).look_up(
+        texture, found.u / scale + u_offset, found.v / scale + v_offset, level
+    )
     shine = gloss * incoming[:, 3]
-    picture = [torch.lerp(colours[i], colours[3 + i], weave[..., i]) * (incoming[:, i] + emission) + shine for i in range(3)]
+    picture = [
+        torch.lerp(colours[i], colours[3 + i], weave[..., i]) * (incoming[:, i] + emission) + shine for i in range(3)
+    ]
     return torch.stack(picture, 1)
 
 
@@ -335,7 +350,14 @@ def sky_radiance(scenes: Sequence[Scene], rays: Vectors) -> Tensor:
     glow = (sun - 0.6).clamp_min(0).pow(3) * 4 + torch.where(sun > 0.9993, 40.0, 0.0) + (sun - 0.98).clamp_min(0) * 60
     bands = []
     for i in range(3):
-        clear = torch.lerp(column([s.zenith[i] for s in skies]).expand_as(low), column([s.horizon[i] for s in skies]).expand_as(low), low)
+        clear = torch.lerp(
+            column([s.zenith[i] for s in skies]).expand_as(low),
+            column([s.horizon[i] for s in skies]).expand_as(low),
+            low,
+        )
         white = column([0.5 * max(s.horizon) + 0.5 * s.horizon[i] for s in skies])
-        bands.append(torch.lerp(clear, white.expand_as(low), clouds) + glow * column([s.sun_color[i] for s in skies]) * (1 - 0.7 * clouds))
+        bands.append(
+            torch.lerp(clear, white.expand_as(low), clouds)
+            + glow * column([s.sun_color[i] for s in skies]) * (1 - 0.7 * clouds)
+        )
     return torch.stack(bands, 1)

@@ -81,7 +81,9 @@ def _books(rng: np.random.Generator) -> Image:
         while x < SIZE:
             width, tall = int(rng.integers(2, 8)), int(shelf * rng.uniform(0.45, 0.9))
             shade = 0.0 if rng.random() < 0.15 else rng.uniform(0.2, 1.0)
-            picture[row * shelf + shelf - tall - 4 : row * shelf + shelf - 4, x : x + width] = (rng.random(3) * 0.7 + 0.3) * shade
+            picture[row * shelf + shelf - tall - 4 : row * shelf + shelf - 4, x : x + width] = (
+                rng.random(3) * 0.7 + 0.3
+            ) * shade
             x += width
         picture[row * shelf + shelf - 4 : row * shelf + shelf] = (0.75, 0.55, 0.35)
     return picture

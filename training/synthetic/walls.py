@@ -145,12 +145,20 @@ def _fill_window(b: SceneBuilder, wall: Frame, o: Opening, finish: Finish) -> No
         z = o.low + tall * b.uniform(0.3, 0.75)
         b.slab(wall, (o.start, -0.1, z - 0.025), (o.end, -0.04, z + 0.025), finish.trim)
     if o.filling == "blinds":
-        blinds = b.material("blinds", b.uniform(0.4, 0.9), b.gray(0.4, 0.8), b.gray(0.05, 0.4), emission=b.uniform(0, 1.2))
+        blinds = b.material(
+            "blinds", b.uniform(0.4, 0.9), b.gray(0.4, 0.8), b.gray(0.05, 0.4), emission=b.uniform(0, 1.2)
+        )
         drop = b.choose((1.0, 1.0, 0.6, 0.35))
         b.slab(wall, (o.start, -0.03, o.high - drop * tall), (o.end, -0.01, o.high), blinds)
     if o.filling in ("pane", "dark pane") or (o.filling == "blinds" and b.chance(0.5)):
         if o.filling != "dark pane" and b.chance(0.5):  # bright and overexposed
-            pane = b.material(b.choose(("clouds", "leaf", "facade")), b.uniform(1, 4), b.gray(0.5, 1.0), b.gray(0.1, 0.9), emission=b.uniform(1, 4))
+            pane = b.material(
+                b.choose(("clouds", "leaf", "facade")),
+                b.uniform(1, 4),
+                b.gray(0.5, 1.0),
+                b.gray(0.1, 0.9),
+                emission=b.uniform(1, 4),
+            )
         else:  # dark: night, or a dim room behind
             pane = b.material("clutter", b.uniform(1, 3), b.gray(0.003, 0.02), b.gray(0.01, 0.1), gloss=0.5)
         b.slab(wall, (o.start, -0.1, o.low), (o.end, -0.08, o.high), pane)
@@ -215,7 +223,9 @@ def build_wall(b: SceneBuilder, wall: Wall, finish: Finish, material: int) -> No
     b.slab(wall.frame, (edge, -THICKNESS, -0.1), (wall.length + wall.beyond[1], 0.0, finish.height + 0.05), material)
     if b.chance(0.4):  # skirting
         edge = 0.0
-        for start, end in [(o.start, o.end) for o in sorted(wall.openings, key=lambda o: o.start) if o.low < 0.1] + [(wall.length, wall.length)]:
+        for start, end in [(o.start, o.end) for o in sorted(wall.openings, key=lambda o: o.start) if o.low < 0.1] + [
+            (wall.length, wall.length)
+        ]:
             b.slab(wall.frame, (edge, 0.0, 0.0), (start - 0.06, 0.015, 0.09), finish.trim)
             edge = end + 0.06
 
@@ -240,14 +250,26 @@ def random_openings(b: SceneBuilder, length: float, height: float, doors: int, w
         elif kind < 0.9:
             place(b.uniform(0.9, 3.0), 0.0, b.uniform(2.0, max(2.05, height - 0.1)), "doorway")
         else:
-            place(b.uniform(1.0, max(1.1, length - 0.5)), b.choose((0.0, 0.0, 0.9)), b.uniform(2.0, max(2.05, height - 0.1)), "glass wall")
+            place(
+                b.uniform(1.0, max(1.1, length - 0.5)),
+                b.choose((0.0, 0.0, 0.9)),
+                b.uniform(2.0, max(2.05, height - 0.1)),
+                "glass wall",
+            )
     for _ in range(windows):
         low = b.uniform(0.7, 1.1) if b.chance(0.75) else b.uniform(0.05, 0.5)
-        place(b.uniform(0.7, max(0.9, min(4.0, length - 0.4))), low, b.uniform(1.8, height - 0.15), b.choose(("outside", "pane", "pane", "blinds", "blinds")))
+        place(
+            b.uniform(0.7, max(0.9, min(4.0, length - 0.4))),
+            low,
+            b.uniform(1.8, height - 0.15),
+            b.choose(("outside", "pane", "pane", "blinds", "blinds")),
+        )
     return tuple(taken)
 
 
-def polygon_walls(b: SceneBuilder, corners: Sequence[Corner], height: float, doors: float, windows: float) -> list[Wall]:
+def polygon_walls(
+    b: SceneBuilder, corners: Sequence[Corner], height: float, doors: float, windows: float
+) -> list[Wall]:
     """Walls round a counter-clockwise polygon; `doors` and `windows` are expected numbers for the whole room, shared out by length."""
     after = [*corners[1:], corners[0]]
     lengths = [math.dist(p, q) for p, q in zip(corners, after, strict=True)]

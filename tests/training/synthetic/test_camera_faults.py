@@ -1,0 +1,81 @@
+"""The camera's faults, one at a time."""
+
+import random
+
+import pytest
+import torch
+
+from training.synthetic.camera_faults import photo_faults, photograph, scan_holes, scanner_faults
+from training.synthetic.scene import Faults
+
+SEEDS = [5]
+
+
+def shot(light: torch.Tensor, faults: Faults) -> torch.Tensor:
+    known = torch.ones(1, *light.shape[-2:], dtype=torch.bool)
+    return photograph(light, [faults], SEEDS, known)[0].float()
+
+
+def test_gray_light_at_exposure_a_fifth_is_the_gamma_value() -> None:
+    picture = shot(torch.full((1, 3, 16, 32), 0.7), Faults(exposure=0.2))
+    assert torch.equal(picture, torch.full((16, 32, 3), round(255 * 0.2 ** (1 / 2.2)), dtype=torch.float32))
+
+
+def test_gains_shift_the_colours() -> None:
+    picture = shot(torch.ones(1, 3, 16, 32), Faults(gains=(1.3, 1.0, 0.7)))
+    red, green, blue = picture.mean((0, 1))
+    assert red > green > blue
+
+
+def test_no_saturation_is_gray() -> None:
+    light = torch.rand(1, 3, 16, 32, generator=torch.Generator().manual_seed(1))
+    picture = shot(light, Faults(saturation=0.0))
+    assert (picture.amax(-1) - picture.amin(-1)).max() <= 1
+
+
+def test_blur_keeps_the_brightness_and_takes_the_detail() -> None:
+    light = torch.rand(1, 1, 32, 64, generator=torch.Generator().manual_seed(2)).expand(-1, 3, -1, -1) * 0.1 + 0.2
+    sharp, soft = shot(light, Faults()), shot(light, Faults(blur=0.7))
+    assert abs(float(sharp.mean() - soft.mean())) < 1
+    assert soft.std() < 0.7 * sharp.std()
+
+
+def test_blur_runs_on_across_the_border_of_longitude() -> None:
+    light = torch.full((1, 3, 8, 16), 0.1)
+    light[..., 0] = 1.0
+    picture = shot(light, Faults(blur=0.7))
+    assert torch.equal(picture[:, 1], picture[:, -1])
+
+
+def test_noise_has_the_strength_asked_for() -> None:
+    picture = shot(torch.ones(1, 3, 64, 128), Faults(noise=0.02))
+    assert float(picture.std()) / 255 == pytest.approx(0.02, rel=0.1)
+
+
+@pytest.mark.parametrize(("quality", "least", "most"), [(95, 0.5, 4), (30, 4, 25)])
+def test_jpeg_changes_a_picture_more_the_lower_its_quality(quality: int, least: float, most: float) -> None:
+    light = torch.rand(1, 3, 20, 44, generator=torch.Generator().manual_seed(3))
+    clean, coded = shot(light, Faults()), shot(light, Faults(jpeg_quality=quality))
+    assert least < (clean - coded).abs().mean() < most
+
+
+def test_jpeg_leaves_an_even_picture_alone() -> None:
+    picture = shot(torch.ones(1, 3, 16, 32), Faults(jpeg_quality=50))
+    assert picture.std() == 0
+
+
+def test_holes_cover_the_share_asked_for() -> None:
+    holes = scan_holes(SEEDS, [Faults(hole_share=0.1)], 128, 256, torch.device("cpu"))
+    assert 0.07 < float(holes.float().mean()) < 0.13
+
+
+def test_a_scene_without_holes_has_none() -> None:
+    assert not scan_holes(SEEDS, [Faults()], 32, 64, torch.device("cpu")).any()
+
+
+def test_only_scans_have_holes_and_scans_are_darker() -> None:
+    rng = random.Random(0)
+    scans, photos = [scanner_faults(rng) for _ in range(300)], [photo_faults(rng, 0.17) for _ in range(300)]
+    assert all(f.hole_share == 0 for f in photos)
+    assert any(f.hole_share > 0 for f in scans)
+    assert sum(f.exposure for f in scans) < 0.6 * sum(f.exposure for f in photos)
