@@ -24,7 +24,7 @@ _CHILDREN: dict[str, dict[int, str]] = {
 }
 _MODEL_METADATA = 14
 _TENSOR_EXTERNAL_DATA = 13
-_DEEPEST = 32  # graphs within graphs; ours have none
+_DEEPEST = 32  # messages within messages; ours have four
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ HUB = "https://huggingface.co"
 Progress = Callable[[int, int], None]
 """Called as the file grows, with the bytes that are here and the bytes of the whole."""
 
-_CHUNK = 1 << 20
 _TIMEOUT_S = 30.0
 _ATTEMPTS = 4
 _PAUSE_S = 1.0  # before the second attempt; doubles
@@ -141,7 +140,8 @@ def _append(client: httpx.Client, file: HubFile, hub: str | None, part: BinaryIO
         resumed = response.status_code == 206 and response.headers.get("content-range", "").startswith(f"bytes {have}-")
         if have and not resumed:  # a server without ranges sends it all again
             _empty(part)
-        for chunk in response.iter_bytes(_CHUNK):
+        # Not in larger chunks: of one that the connection breaks in, nothing would be kept.
+        for chunk in response.iter_raw():
             part.write(chunk)
             if progress:
                 progress(min(part.tell(), file.size), file.size)

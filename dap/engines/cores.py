@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def available_cores() -> int:
@@ -14,17 +15,17 @@ def available_cores() -> int:
     crawl. A fractional quota rounds up.
     """
     cores = len(os.sched_getaffinity(0))
-    quota = _quota_v2(_CGROUP_ROOT, Path("/proc/self/cgroup")) or _quota_v1(_CGROUP_ROOT)
+    quota = _quota_v2() or _quota_v1()
     return max(1, min(cores, math.ceil(quota))) if quota else cores
 
 
-def _quota_v2(root: Path, membership: Path) -> float | None:
+def _quota_v2() -> float | None:
     """Cores of the least `cpu.max` of the group and its parents (docs.kernel.org/admin-guide/cgroup-v2.html)."""
-    group = next((line[3:] for line in _read(membership).splitlines() if line.startswith("0::")), "/")
-    folder = root / group.strip().lstrip("/")
+    group = next((line[3:] for line in _read(_MEMBERSHIP).splitlines() if line.startswith("0::")), "/")
+    folder = _CGROUP_ROOT / group.strip().lstrip("/")
     quotas = []
     for level in (folder, *folder.parents):
-        if not level.is_relative_to(root):
+        if not level.is_relative_to(_CGROUP_ROOT):
             break
         fields = _read(level / "cpu.max").split()
         if len(fields) == 2 and fields[0] != "max":
@@ -32,9 +33,9 @@ def _quota_v2(root: Path, membership: Path) -> float | None:
     return min(quotas, default=None)
 
 
-def _quota_v1(root: Path) -> float | None:
-    quota = _read(root / "cpu" / "cpu.cfs_quota_us").strip()
-    period = _read(root / "cpu" / "cpu.cfs_period_us").strip()
+def _quota_v1() -> float | None:
+    quota = _read(_CGROUP_ROOT / "cpu" / "cpu.cfs_quota_us").strip()
+    period = _read(_CGROUP_ROOT / "cpu" / "cpu.cfs_period_us").strip()
     if not quota or not period or int(quota) <= 0:
         return None
     return int(quota) / int(period)

@@ -123,7 +123,7 @@ def _session(path: Path, threads: int, providers: list[str | tuple[str, dict[str
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # A memory plan is kept for every batch size ever seen; without it a third less memory in the same time.
     options.enable_mem_pattern = False
-    options.log_severity_level = 3  # errors: they come as exceptions too
+    options.log_severity_level = 4  # what is less than fatal comes as an exception
     try:
         return ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
     except _FAILURES as error:

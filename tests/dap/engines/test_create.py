@@ -1,0 +1,78 @@
+"""Choosing an engine: by the model's file, or by name; and none of their libraries before one is chosen."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dap.engines import create_engine
+from dap.errors import EngineUnavailable, ModelFileMissing
+from dap.model.checkpoints import save_network
+from dap.model.config import NetworkConfig
+from dap.model.dap import DapNetwork
+from dap.models import find_model
+from tests.dap.graphs import red_graph, save
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    return save(red_graph(), tmp_path / "red.onnx")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.safetensors"
+    save_network(DapNetwork(NetworkConfig(encoder="hybrid-xs")), path)
+    return path
+
+
+def test_the_file_decides(exported: Path, checkpoint: Path) -> None:
+    assert create_engine(find_model(exported), threads=1).name == "onnx"
+    assert create_engine(find_model(checkpoint), threads=1).name == "torch"
+
+
+def test_the_onnx_engine_says_how_to_get_an_exported_file(checkpoint: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="dap export --model tiny --to onnx"):
+        create_engine(find_model(checkpoint), "onnx")
+
+
+def test_the_torch_engine_takes_no_exported_file(exported: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="red is an exported file: use onnx"):
+        create_engine(find_model(exported), "torch")
+
+
+def test_an_exported_file_keeps_its_precision(exported: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="precision of the file, not in bf16"):
+        create_engine(find_model(exported), precision="bf16")
+
+
+def test_without_torch_a_checkpoint_says_what_to_install(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "dap.engines.torch", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(EngineUnavailable, match=r"needs torch, .* pip install 'depth-any-panorama\[export\]'"):
+        create_engine(find_model(checkpoint))
+
+
+def test_a_model_that_is_not_here_is_missing_before_any_engine_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAP_HOME", str(tmp_path))
+    with pytest.raises(ModelFileMissing):
+        create_engine(find_model("dap-official-l"), "torch")
+
+
+def test_threads_are_those_asked_for(checkpoint: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        create_engine(find_model(checkpoint), threads=3)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_importing_the_package_loads_no_library() -> None:
+    program = "import sys, dap.engines; print([name for name in ('torch', 'onnxruntime') if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"

@@ -1,0 +1,177 @@
+"""The onnx engine on hand-made graphs: what it answers, what it refuses, where it runs."""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import helper
+
+from dap.engines.onnx import OnnxEngine
+from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid, OutOfMemory
+from dap.models import find_model
+from tests.dap.graphs import METADATA, SIZE, red_graph, red_panorama, save
+
+
+def opened(path: Path, **options: Any) -> OnnxEngine:
+    return OnnxEngine(path, find_model(path), **options)
+
+
+@pytest.fixture
+def red(tmp_path: Path) -> Path:
+    return save(red_graph(), tmp_path / "red.onnx")
+
+
+@pytest.mark.parametrize("batch", [(5.0,), (5.0, 30.0), (0.5, 15.0, 60.0, 120.0, 10.0)])
+def test_a_batch_of_any_size_is_answered_item_by_item(red: Path, batch: tuple[float, ...]) -> None:
+    inference = opened(red).infer(red_panorama(*batch))
+    assert inference.depth.dtype == inference.in_range.dtype == np.float32
+    assert inference.depth.shape == (len(batch), *SIZE)
+    assert inference.in_range.shape == (len(batch), 4, *SIZE)
+    np.testing.assert_array_equal(inference.depth[:, 3, 5], batch)
+    nearer = [[metres < threshold for threshold in (10, 20, 50, 100)] for metres in batch]
+    np.testing.assert_array_equal(inference.in_range[:, :, 3, 5], nearer)
+
+
+def test_it_says_what_it_is(red: Path) -> None:
+    engine = opened(red, device="cpu")
+    assert (engine.name, engine.device, engine.input_size) == ("onnx", "cpu", SIZE)
+    assert engine.thresholds == METADATA.thresholds
+
+
+def test_pixels_that_are_no_whole_array_are_taken(red: Path) -> None:
+    flipped = red_panorama(5.0)[:, ::-1, ::-1]
+    np.testing.assert_array_equal(opened(red).infer(flipped).depth, np.full((1, *SIZE), 5.0))
+
+
+@pytest.mark.parametrize(
+    "panoramas",
+    [
+        np.zeros((1, 32, 64, 3), np.uint8),
+        np.zeros((*SIZE, 3), np.uint8),
+        np.zeros((1, 3, *SIZE), np.uint8),
+        np.zeros((1, *SIZE, 3), np.float32),
+    ],
+)
+def test_pixels_of_another_shape_or_kind_are_refused(red: Path, panoramas: np.ndarray) -> None:
+    with pytest.raises(EngineError, match=r"Expected uint8 panoramas of shape \(B, 16, 32, 3\)"):
+        opened(red).infer(panoramas)
+
+
+@pytest.mark.parametrize("metres", [0.0, 5.0], ids=["NaN", "infinity"])
+def test_what_is_no_number_is_no_depth(tmp_path: Path, metres: float) -> None:
+    engine = opened(save(red_graph(divisor=0.0), tmp_path / "broken.onnx"))
+    with pytest.raises(EngineError, match="NaN or infinity"):
+        engine.infer(red_panorama(metres))
+
+
+def test_no_room_is_an_error_of_its_own(tmp_path: Path) -> None:
+    engine = opened(save(red_graph(spread=1 << 36), tmp_path / "hungry.onnx"))  # 128 TiB
+    with pytest.raises(OutOfMemory, match="a batch of 1"):
+        engine.infer(red_panorama(5.0))
+
+
+def test_warming_up_runs_every_batch_size(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = opened(red)
+    sizes: list[int] = []
+    monkeypatch.setattr(engine, "infer", lambda panoramas: sizes.append(len(panoramas)))
+    engine.warm_up([1, 4])
+    assert sizes == [1, 4]
+
+
+def test_a_closed_engine_says_so(red: Path) -> None:
+    engine = opened(red)
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.infer(red_panorama(5.0))
+
+
+def test_a_file_that_is_not_what_the_registry_says_is_refused(red: Path) -> None:
+    model = dataclasses.replace(find_model(red), thresholds=(100.0,))
+    with pytest.raises(ModelFileInvalid, match=r"thresholds \(10.0, 20.0, 50.0, 100.0\): expected those of red"):
+        OnnxEngine(red, model)
+
+
+@pytest.mark.parametrize("claim", [{"input_size": (32, 64)}, {"thresholds": (100.0,)}], ids=["size", "thresholds"])
+def test_a_graph_that_is_not_what_its_metadata_say_is_refused(tmp_path: Path, claim: dict[str, Any]) -> None:
+    model = red_graph()
+    helper.set_model_props(model, dataclasses.replace(METADATA, **claim).entries())
+    with pytest.raises(ModelFileInvalid, match=r"has the inputs and outputs .*'depth': .*\[16, 32\].*: expected"):
+        opened(save(model, tmp_path / "other.onnx"))
+
+
+def test_an_operator_of_a_custom_library_does_not_load(tmp_path: Path) -> None:
+    model = red_graph()
+    model.opset_import.append(helper.make_opsetid("elsewhere", 1))
+    model.graph.node[2].domain = "elsewhere"
+    with pytest.raises(ModelFileInvalid, match="cannot load custom.onnx") as caught:
+        opened(save(model, tmp_path / "custom.onnx"))
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_device_that_does_not_exist_is_named(red: Path) -> None:
+    for device in ("gpu", "cuda:", "cuda:x", "cpu:0"):
+        with pytest.raises(EngineUnavailable, match=f"No device is named '{device}'"):
+            opened(red, device=device)
+
+
+class Build:
+    """An ONNX Runtime with CUDA, on a machine where it starts or does not."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, starts: bool) -> None:
+        self.asked: list[list[object]] = []
+        real = onnxruntime.InferenceSession
+
+        def session(path: Path, options: object, providers: list[object], **rest: object) -> object:
+            self.asked.append(providers)
+            opened = real(path, options, providers=["CPUExecutionProvider"], **rest)
+            if starts:
+                monkeypatch.setattr(opened, "get_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+            return opened
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+        monkeypatch.setattr(
+            onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        )
+
+
+def test_a_gpu_is_taken_where_there_is_one(
+    red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    build = Build(monkeypatch, starts=True)
+    with caplog.at_level(logging.INFO):
+        assert opened(red).device == "cuda:0"
+        assert opened(red, device="cuda:1").device == "cuda:1"
+    assert [providers[0][1]["device_id"] for providers in build.asked] == [0, 1]
+    assert "cuda:0, the first GPU found" in caplog.text
+    assert "cuda:1, as asked for" in caplog.text
+
+
+def test_the_cpu_is_taken_when_it_is_asked_for(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Build(monkeypatch, starts=True)
+    assert opened(red, device="cpu").device == "cpu"
+    assert build.asked == [["CPUExecutionProvider"]]
+
+
+def test_a_gpu_that_does_not_start_is_a_warning_unless_it_was_asked_for(
+    red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Build(monkeypatch, starts=False)
+    assert opened(red).device == "cpu"
+    assert "could not be started" in caplog.text
+    with pytest.raises(EngineUnavailable, match="cuda was asked for"):
+        opened(red, device="cuda")
+
+
+def test_without_a_gpu_build_cuda_is_unavailable_and_auto_is_the_cpu(
+    red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with caplog.at_level(logging.INFO):
+        assert opened(red, threads=1).device == "cpu"
+    assert "cpu with 1 threads, this ONNX Runtime is built without CUDA" in caplog.text
+    with pytest.raises(EngineUnavailable, match="install onnxruntime-gpu"):
+        opened(red, device="cuda")

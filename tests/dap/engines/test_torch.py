@@ -1,0 +1,121 @@
+"""The torch engine: the same protocol over checkpoints."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dap.engines.torch import TorchEngine
+from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid, OutOfMemory
+from dap.model.checkpoints import load_network, save_network
+from dap.model.config import NetworkConfig
+from dap.model.dap import DapNetwork
+from dap.models import find_model
+
+SIZE = (32, 64)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("torch") / "tiny.safetensors"
+    save_network(DapNetwork(NetworkConfig(encoder="hybrid-xs")), path, {"dap.input_size": "[32, 64]"})
+    return path
+
+
+@pytest.fixture
+def engine(checkpoint: Path) -> TorchEngine:
+    return TorchEngine(checkpoint, find_model(checkpoint), threads=1)
+
+
+@pytest.fixture
+def panoramas() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3), dtype=np.uint8)
+
+
+def test_it_answers_with_the_networks_own_numbers(checkpoint: Path, engine: TorchEngine, panoramas: np.ndarray) -> None:
+    mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
+    images = ((torch.from_numpy(panoramas) / 255 - mean) / std).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        expected = load_network(checkpoint)(images)
+    inference = engine.infer(panoramas)
+    assert inference.depth.dtype == inference.in_range.dtype == np.float32
+    np.testing.assert_allclose(inference.depth, expected.depth, rtol=1e-5)
+    np.testing.assert_allclose(inference.in_range, expected.range_logits.sigmoid(), atol=1e-6)
+
+
+def test_it_says_what_it_is(engine: TorchEngine) -> None:
+    assert (engine.name, engine.device, engine.input_size) == ("torch", "cpu", SIZE)
+    assert engine.thresholds == (10.0, 20.0, 50.0, 100.0)
+
+
+def test_the_caller_keeps_his_pixels(engine: TorchEngine, panoramas: np.ndarray) -> None:
+    frozen = panoramas[:, :, ::-1]
+    frozen.flags.writeable = False
+    engine.infer(frozen)
+
+
+def test_half_precision_is_close_and_comes_only_when_asked_for(
+    checkpoint: Path, engine: TorchEngine, panoramas: np.ndarray
+) -> None:
+    half = TorchEngine(checkpoint, find_model(checkpoint), threads=1, precision="bf16").infer(panoramas)
+    full = engine.infer(panoramas)
+    assert half.depth.dtype == np.float32
+    assert 1e-6 < np.abs(half.depth / full.depth - 1).mean() < 0.02
+
+
+def test_pixels_of_another_shape_are_refused(engine: TorchEngine) -> None:
+    with pytest.raises(EngineError, match=r"shape \(B, 32, 64, 3\)"):
+        engine.infer(np.zeros((1, 64, 128, 3), np.uint8))
+
+
+def test_a_checkpoint_with_other_thresholds_is_refused(checkpoint: Path) -> None:
+    model = dataclasses.replace(find_model(checkpoint), thresholds=(100.0,))
+    with pytest.raises(ModelFileInvalid, match="expected those of tiny"):
+        TorchEngine(checkpoint, model)
+
+
+def test_broken_weights_are_an_error(tmp_path: Path) -> None:
+    network = DapNetwork(NetworkConfig(encoder="hybrid-xs"))
+    with torch.no_grad():
+        network.depth_head.last_conv.weight.fill_(torch.nan)
+    path = tmp_path / "broken.safetensors"
+    save_network(network, path, {"dap.input_size": "[32, 64]"})
+    engine = TorchEngine(path, find_model(path), threads=1)
+    with pytest.raises(EngineError, match="NaN or infinity"):
+        engine.warm_up([1])
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), OutOfMemory),
+        (RuntimeError("an illegal memory access was encountered"), EngineError),
+    ],
+)
+def test_no_room_is_told_from_other_failures(
+    engine: TorchEngine, monkeypatch: pytest.MonkeyPatch, failure: RuntimeError, error: type[EngineError]
+) -> None:
+    def fail(pixels: torch.Tensor) -> None:
+        raise failure
+
+    monkeypatch.setattr(engine, "_network", fail)
+    with pytest.raises(EngineError) as caught:
+        engine.warm_up([3])
+    assert type(caught.value) is error
+    assert "a batch of 3" in str(caught.value)
+
+
+def test_a_closed_engine_says_so(engine: TorchEngine) -> None:
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.warm_up([1])
+
+
+def test_a_gpu_that_is_not_here_is_unavailable(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EngineUnavailable, match="cuda:1 was asked for, and torch finds 0 CUDA devices"):
+        TorchEngine(checkpoint, find_model(checkpoint), device="cuda:1")

@@ -1,0 +1,124 @@
+"""What an ONNX file says of itself is read without running it, and a file that points outside itself is refused."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from dap.errors import ModelFileInvalid
+from dap.graph import GraphMetadata, read_graph_metadata, size_from_json
+from tests.dap.graphs import METADATA, red_graph, save
+
+
+def test_metadata_come_back_as_they_were_written(tmp_path: Path) -> None:
+    assert read_graph_metadata(save(red_graph(), tmp_path / "red.onnx")) == METADATA
+
+
+def test_text_of_any_language_survives(tmp_path: Path) -> None:
+    metadata = dataclasses.replace(METADATA, name="größe-深度", licence="siehe © Modellkarte")
+    assert read_graph_metadata(save(red_graph(metadata), tmp_path / "red.onnx")) == metadata
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("dap.thresholds", "[]", "ascending metres"),
+        ("dap.thresholds", "[20.0, 10.0]", "ascending metres"),
+        ("dap.thresholds", "[10.0, 10.0]", "ascending metres"),
+        ("dap.thresholds", "[-1.0]", "ascending metres"),
+        ("dap.thresholds", '["10"]', "ascending metres"),
+        ("dap.thresholds", "ten", "ascending metres"),
+        ("dap.input_size", "[256, 256]", "2:1"),
+        ("dap.input_size", "[256.0, 512.0]", "2:1"),
+        ("dap.input_size", "[0, 0]", "2:1"),
+        ("dap.input_size", "{}", "2:1"),
+    ],
+)
+def test_metadata_that_make_no_sense_are_refused(key: str, value: str, complaint: str) -> None:
+    with pytest.raises(ModelFileInvalid, match=complaint):
+        GraphMetadata.from_entries(METADATA.entries() | {key: value})
+
+
+def test_missing_metadata_are_named(tmp_path: Path) -> None:
+    model = red_graph()
+    helper.set_model_props(model, {"dap.name": "red", "dap.licence": "CC0-1.0"})
+    with pytest.raises(ModelFileInvalid, match="no metadata dap.thresholds, dap.input_size, dap.weights_sha256"):
+        read_graph_metadata(save(model, tmp_path / "red.onnx"))
+
+
+def outside() -> TensorProto:
+    """A tensor whose numbers are in another file."""
+    tensor = numpy_helper.from_array(np.zeros(4, np.float32), "outside")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="elsewhere.bin")
+    return tensor
+
+
+def in_an_initializer(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(outside())
+
+
+def in_an_attribute(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Constant", [], ["outside"], value=outside()))
+
+
+def in_a_sparse_tensor(model: onnx.ModelProto) -> None:
+    model.graph.sparse_initializer.add().values.CopyFrom(outside())
+
+
+def in_a_branch(model: onnx.ModelProto) -> None:
+    branch = helper.make_graph([], "branch", [], [], [outside()])
+    model.graph.node.append(helper.make_node("If", ["condition"], ["y"], then_branch=branch, else_branch=branch))
+
+
+def in_a_function(model: onnx.ModelProto) -> None:
+    node = helper.make_node("Constant", [], ["outside"], value=outside())
+    model.functions.append(helper.make_function("ours", "F", [], ["outside"], [node], [helper.make_opsetid("", 20)]))
+
+
+@pytest.mark.parametrize("hide", [in_an_initializer, in_an_attribute, in_a_sparse_tensor, in_a_branch, in_a_function])
+def test_weights_in_another_file_are_refused_wherever_they_hide(hide, tmp_path: Path) -> None:
+    model = red_graph()
+    hide(model)
+    with pytest.raises(ModelFileInvalid, match="external data"):
+        read_graph_metadata(save(model, tmp_path / "red.onnx"))
+
+
+def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    whole = red_graph().SerializeToString()
+    path = tmp_path / "cut.onnx"
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ModelFileInvalid):
+            read_graph_metadata(path)
+
+
+def test_graphs_nested_without_end_are_refused(tmp_path: Path) -> None:
+    def field(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(content) & 127 | 128, len(content) >> 7]) + content
+
+    graph = b""
+    for _ in range(40):
+        graph = field(1, field(5, field(6, graph)))  # a node with an attribute that is a graph
+    path = tmp_path / "deep.onnx"
+    path.write_bytes(red_graph().SerializeToString() + field(7, graph))
+    with pytest.raises(ModelFileInvalid, match="no ONNX file"):
+        read_graph_metadata(path)
+
+
+@given(data=st.binary(max_size=200))
+def test_bytes_of_any_kind_raise_nothing_but_our_error(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("any") / "any.onnx"
+    path.write_bytes(data)
+    with pytest.raises(ModelFileInvalid):
+        read_graph_metadata(path)
+
+
+def test_a_size_is_height_and_width() -> None:
+    assert size_from_json("[256, 512]") == (256, 512)

@@ -1,0 +1,148 @@
+"""The registry: names, files, what is missing and where it belongs."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from dap.errors import InvalidParameter, ModelFileInvalid, ModelFileMissing, UnknownModel
+from dap.hub import HubFile
+from dap.models import DEFAULT_MODEL, Model, cache_folder, find_model, known_models, model_file, pull
+from tests.dap.graphs import METADATA, red_graph, save
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DAP_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_the_bundled_model_is_the_default_and_comes_first() -> None:
+    assert known_models()[0].name == DEFAULT_MODEL == "dap-s"
+    assert known_models()[0].bundled
+
+
+def test_the_release_is_known_as_its_authors_published_it() -> None:
+    official = find_model("dap-official-l")
+    assert official.hub == HubFile("Insta360-Research/DAP-weights", "model.pth", 1_460_746_347)
+    assert (official.input_size, official.thresholds) == ((512, 1024), (100.0,))
+
+
+def test_no_licence_is_claimed_for_the_release() -> None:
+    licence = find_model("dap-official-l").licence
+    assert licence.startswith("see the model card")
+    assert "DINOv3" in licence
+
+
+def test_a_model_that_is_not_here_says_what_to_put_where(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAP_HUB", "https://hub.example")
+    official = find_model("dap-official-l")
+    assert official.state == "not downloaded"
+    with pytest.raises(ModelFileMissing) as caught:
+        model_file(official)
+    message = str(caught.value)
+    assert "dap models pull dap-official-l" in message
+    assert "https://hub.example/Insta360-Research/DAP-weights/resolve/main/model.pth" in message
+    assert "1460746347 bytes" in message
+    assert str(home / "models" / "dap-official-l" / "model.pth") in message
+
+
+def small(home: Path, size: int) -> Model:
+    """A model on a hub, with a file small enough for a test."""
+    return dataclasses.replace(
+        find_model("dap-official-l"), path=home / "model.pth", hub=HubFile("owner/name", "model.pth", size)
+    )
+
+
+def test_a_file_put_there_by_hand_is_taken(home: Path) -> None:
+    home.mkdir()
+    model = small(home, 4)
+    model.path.write_bytes(b"good")
+    assert model_file(model) == pull(model) == home / "model.pth"
+    assert model.state == "downloaded"
+
+
+def test_a_file_of_the_wrong_size_is_refused(home: Path) -> None:
+    home.mkdir()
+    model = small(home, 5)
+    model.path.write_bytes(b"good")
+    with pytest.raises(ModelFileInvalid, match="should have 5 bytes and has 4"):
+        model_file(model)
+
+
+def test_pulling_a_model_that_is_on_no_hub_is_an_error() -> None:
+    with pytest.raises(InvalidParameter, match="dap-s is on no hub"):
+        pull(find_model("dap-s"))
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(UnknownModel, match=r"'dap-xl', .* expected dap-s, dap-official-l or the path"):
+        find_model("dap-xl")
+
+
+def test_a_file_of_another_kind_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "model.txt").write_text("weights")
+    with pytest.raises(UnknownModel, match=r"model.txt is no model file: .*\.onnx, \.pth, \.safetensors"):
+        find_model(tmp_path / "model.txt")
+
+
+def test_an_exported_file_says_itself_what_it_is(tmp_path: Path) -> None:
+    model = find_model(save(red_graph(), tmp_path / "any.onnx"))
+    assert (model.name, model.licence) == ("red", "CC0-1.0")
+    assert (model.input_size, model.thresholds) == (METADATA.input_size, METADATA.thresholds)
+    assert model.state == "local file"
+    assert model_file(model) == tmp_path / "any.onnx"
+
+
+def test_a_pth_file_is_taken_for_the_official_layout_of_unknown_licence(tmp_path: Path) -> None:
+    (tmp_path / "mine.pth").write_bytes(b"")
+    model = find_model(str(tmp_path / "mine.pth"))
+    assert (model.name, model.input_size, model.thresholds) == ("mine", (512, 1024), (100.0,))
+    assert "not stated" in model.licence
+
+
+def safetensors(path: Path, header: object) -> Path:
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    return path
+
+
+def test_a_safetensors_file_without_our_configuration_is_the_official_layout(tmp_path: Path) -> None:
+    model = find_model(safetensors(tmp_path / "mine.safetensors", {"__metadata__": {"format": "pt"}}))
+    assert model.thresholds == (100.0,)
+
+
+def test_a_checkpoint_of_ours_says_what_it_is(tmp_path: Path) -> None:
+    import torch
+
+    from dap.model.checkpoints import save_network
+    from dap.model.config import NetworkConfig
+    from dap.model.dap import DapNetwork
+
+    with torch.device("cpu"):
+        network = DapNetwork(NetworkConfig(encoder="hybrid-xs", thresholds=(5.0, 25.0)))
+    path = tmp_path / "step-1000.safetensors"
+    save_network(network, path, {"dap.name": "mine", "dap.licence": "MIT", "dap.input_size": "[128, 256]"})
+    model = find_model(path)
+    assert (model.name, model.licence, model.input_size) == ("mine", "MIT", (128, 256))
+    assert model.thresholds == (5.0, 25.0)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00" * 7, (1 << 40).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"[]"]
+)
+def test_a_broken_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(content)
+    with pytest.raises(ModelFileInvalid, match="not a safetensors file"):
+        find_model(tmp_path / "broken.safetensors")
+
+
+def test_downloads_are_kept_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    assert cache_folder() == home
+    monkeypatch.delenv("DAP_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert cache_folder() == Path("/caches/dap")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/somebody")
+    assert cache_folder() == Path("/somebody/.cache/dap")
