@@ -59,5 +59,7 @@ def serve(**flags: Any) -> None:
 
 
 def _complaint(detail: dict[str, Any]) -> str:
+    if not detail["loc"]:
+        return str(detail["msg"])
     name = str(detail["loc"][0])
     return f"--{name.replace('_', '-')} (DAP_{name.upper()}): {detail['msg']}; got {detail['input']!r}"

@@ -96,8 +96,13 @@ def problem_answers(errors: Iterable[type[DapError]]) -> Responses:
     by_status: dict[int, list[str]] = {}
     for error in errors:
         by_status.setdefault(int(error.status), []).append(f"{error.title}: `{problems.type_of(error)}`.")
+    return {status: problem_answer(" ".join(lines)) for status, lines in by_status.items()}
+
+
+def problem_answer(description: str) -> dict[str, Any]:
+    """An answer that is a problem."""
     content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": " ".join(lines), "content": content} for status, lines in by_status.items()}
+    return {"description": description, "content": content}
 
 
 def _content(entry: Format[Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Query parameters of every path that takes a panorama."""
+"""Parameters of every path that takes a panorama."""
 
 import re
 from typing import Annotated, Literal
 
+from fastapi import Header
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
@@ -24,6 +25,10 @@ SizeParameter = Annotated[
     AfterValidator(_check_size),
     Field(json_schema_extra={"pattern": f"^(model|input|{_WIDTH_BY_HEIGHT.pattern})$"}),
 ]
+
+
+# OpenAPI says the media types of an answer by itself, and would ignore a parameter of this name.
+AcceptHeader = Annotated[str | None, Header(alias="Accept", include_in_schema=False)]
 
 
 class PanoramaQuery(BaseModel):

@@ -3,9 +3,9 @@
 Every description says what happens when the value is too low and when it is too high.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dap.engines import EngineName, Precision
@@ -147,3 +147,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least severe messages that are logged; info has one line for each request."
     )
+
+    @model_validator(mode="after")
+    def _one_body_fits_among_all(self) -> Self:
+        if self.max_bytes_in_progress < self.max_body_bytes:
+            raise ValueError("max_bytes_in_progress is at least max_body_bytes: the largest body could never come in")
+        return self

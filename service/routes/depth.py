@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from pydantic import Field
 from starlette.responses import Response
 
@@ -15,7 +15,7 @@ from dap.formats.depth import DEPTH_FORMATS
 from dap.formats.negotiation import negotiate
 from dap.formats.png16 import INVALID
 from service.openapi import panorama_answer, panorama_body
-from service.parameters import PanoramaQuery
+from service.parameters import AcceptHeader, PanoramaQuery
 from service.pipeline import Job, Result
 from service.requests import Posted
 from service.responses import AnswerResponse
@@ -45,7 +45,9 @@ class DepthQuery(PanoramaQuery):
     openapi_extra=panorama_body(),
 )
 async def depth(
-    query: Annotated[DepthQuery, Query()], posted: Posted, accept: Annotated[str | None, Header()] = None
+    query: Annotated[DepthQuery, Query()],
+    posted: Posted,
+    accept: AcceptHeader = None,
 ) -> Response:
     """Distance from the camera along the ray of each pixel, in metres, valid within the range asked for."""
     chosen = find(DEPTH_FORMATS, query.format) if query.format else negotiate(DEPTH_FORMATS, accept)

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from pydantic import Field
 from starlette.responses import Response
 
@@ -14,7 +14,7 @@ from dap.formats.clouds import CLOUD_FORMATS
 from dap.formats.negotiation import negotiate
 from dap.sphere import Frame
 from service.openapi import panorama_answer, panorama_body
-from service.parameters import PanoramaQuery, SizeParameter
+from service.parameters import AcceptHeader, PanoramaQuery, SizeParameter
 from service.pipeline import Job, Result
 from service.requests import Posted
 from service.responses import AnswerResponse
@@ -57,7 +57,9 @@ class PointCloudQuery(PanoramaQuery):
     openapi_extra=panorama_body(),
 )
 async def pointcloud(
-    query: Annotated[PointCloudQuery, Query()], posted: Posted, accept: Annotated[str | None, Header()] = None
+    query: Annotated[PointCloudQuery, Query()],
+    posted: Posted,
+    accept: AcceptHeader = None,
 ) -> Response:
     """The valid pixels of the depth map as points in metres around the camera, with the panorama's colours."""
     limit = posted.settings.max_cloud_points

@@ -6,7 +6,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from dap.errors import DapError
+from dap.errors import DapError, InvalidParameter
+from service.openapi import problem_answer, problem_answers
 from service.problems import type_of
 
 router = APIRouter(tags=["service"])
@@ -20,7 +21,11 @@ class ProblemKind(BaseModel):
     status: int
 
 
-@router.get("/problems/{slug}", summary="One kind of problem")
+@router.get(
+    "/problems/{slug}",
+    summary="One kind of problem",
+    responses={404: problem_answer("No problem has this slug."), **problem_answers([InvalidParameter])},
+)
 async def problem_kind(slug: str) -> ProblemKind:
     """Where the `type` of a problem leads."""
     for error in _tree(DapError):

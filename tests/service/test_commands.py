@@ -42,6 +42,7 @@ def test_a_flag_goes_before_the_environment(served) -> None:
     ("arguments", "complaint"),
     [
         (["--max-batch-size", "0"], "--max-batch-size (DAP_MAX_BATCH_SIZE)"),
+        (["--max-bytes-in-progress", "1"], "max_body_bytes"),
         (["--port", "http"], "'--port'"),
         (["--engine", "abacus"], "'--engine'"),
     ],

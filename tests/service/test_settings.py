@@ -28,6 +28,7 @@ def test_other_variables_of_the_project_are_none_of_the_service(monkeypatch) -> 
         {"max_body_bytes": 10},
         {"decode_threads": 0},
         {"engine": "abacus"},
+        {"max_body_bytes": 5000, "max_bytes_in_progress": 4999},
         {"no_such_setting": 1},
     ],
 )
