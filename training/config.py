@@ -193,14 +193,19 @@ class TrainingConfig:
 
     def phase_at(self, step: int) -> tuple[int, Phase]:
         """How many samples of a step's size were drawn before it, and its phase (beyond the end, the last one)."""
-        drawn: dict[int, int] = {}
+        index, begin = self._phase_index(step)
+        phase = self.phases[index]
+        earlier = sum(before.samples for before in self.phases[:index] if before.height == phase.height)
+        return earlier + (step - begin) * phase.batch, phase
+
+    def _phase_index(self, step: int) -> tuple[int, int]:
+        """Which phase a step belongs to, and the step at which that phase begins."""
         begin = 0
-        for phase in self.phases:
-            if step < begin + phase.steps or phase is self.phases[-1]:
-                return drawn.get(phase.height, 0) + (step - begin) * phase.batch, phase
-            drawn[phase.height] = drawn.get(phase.height, 0) + phase.samples
+        for index, phase in enumerate(self.phases[:-1]):
+            if step < begin + phase.steps:
+                return index, begin
             begin += phase.steps
-        raise AssertionError("unreachable: there is a last phase")
+        return len(self.phases) - 1, begin
 
     def learning_rate_at(self, step: int) -> float:
         """Warm-up, plateau and cool-down (arXiv 2405.18392), times the scale of the phase."""
@@ -212,14 +217,9 @@ class TrainingConfig:
 
     def finishing(self, step: int) -> "TrainingConfig":
         """The same run with its cool-down beginning at `step`, in the phase of that step, and its end after it."""
-        phases, begin = [], 0
-        for phase in self.phases:
-            if step < begin + phase.steps or phase is self.phases[-1]:
-                phases.append(replace(phase, steps=step - begin + self.optimizer.cooldown_steps))
-                break
-            phases.append(phase)
-            begin += phase.steps
-        return replace(self, phases=tuple(phases))
+        index, begin = self._phase_index(step)
+        last = replace(self.phases[index], steps=step - begin + self.optimizer.cooldown_steps)
+        return replace(self, phases=(*self.phases[:index], last))
 
     def to_json(self) -> str:
         return _ADAPTER.dump_json(self, indent=2).decode()

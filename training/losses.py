@@ -79,8 +79,10 @@ def silog(residual: Tensor, weight: Tensor, scale_invariance: float = 0.5, epsil
         scale_invariance: lambda.
         epsilon: inside the root.
     """
-    variance = _mean(residual.square(), weight) - scale_invariance * _mean(residual, weight).square()
-    return ((variance.clamp_min(0) + epsilon).sqrt() - math.sqrt(epsilon)).mean()
+    mean = _mean(residual, weight)
+    # mean(d^2) - mean(d)^2 as the mean square around the mean: the difference of two near numbers loses its digits.
+    variance = _mean((residual - mean[:, None, None]).square(), weight)
+    return ((variance + (1 - scale_invariance) * mean.square() + epsilon).sqrt() - math.sqrt(epsilon)).mean()
 
 
 def log_l1(residual: Tensor, weight: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -113,9 +114,10 @@ class ShardFolder:
         """
         path = self.shard(index)
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            # numpy leaves a file open that it opened itself and found broken.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 samples = Samples(arrays["rgb"], arrays["depth"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise TrainingError(f"{path} is not a shard of rendered scenes: {error}") from error
         expected = (self.size, self.height, 2 * self.height)
         if samples.depth.shape != expected or samples.rgb.shape != (*expected, 3):

@@ -1,0 +1,141 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from dap.model.config import NetworkConfig
+from dap.model.dap import DapNetwork, PixelNetwork
+from training.augmentation import add_noise, augment, blur, jitter_colours, normalise, soften, step_generator
+from training.config import AugmentationConfig
+from training.losses import Truth
+from training.synthetic_stream import Batch
+
+B, H, W = 4, 8, 16
+STILL = AugmentationConfig(flip=0, strength=0)
+STRONG = AugmentationConfig(strength=1)
+
+
+def labelled_batch() -> Batch:
+    """A panorama whose red and green name the pixel, and whose depth repeats both; one hole."""
+    rows, columns = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+    rgb = torch.stack([rows, columns, torch.zeros_like(rows)], -1).to(torch.uint8).expand(B, H, W, 3)
+    depth = (rows * W + columns + 1.0).expand(B, H, W)
+    known = torch.ones(B, H, W, dtype=torch.bool)
+    known[:, 5, 3] = False
+    return Batch(rgb, Truth(depth, known))
+
+
+def pixels(seed: int = 0) -> Tensor:
+    return torch.rand(B, 3, H, W, generator=torch.Generator().manual_seed(seed))
+
+
+def named(images: Tensor) -> Tensor:
+    """Row and column that the colours of normalised images name."""
+    blank = normalise(torch.zeros(1, 3, 1, 1))
+    scale = 255 / (normalise(torch.ones(1, 3, 1, 1)) - blank)
+    return ((images - blank) * scale).round()[:, :2].long()
+
+
+def test_the_truth_follows_every_roll_and_flip_of_the_picture() -> None:
+    example = augment(labelled_batch(), replace(STILL, flip=0.5), step_generator(0, 3))
+    rows, columns = named(example.images).unbind(1)
+    assert torch.equal(example.truth.depth, rows * W + columns + 1.0)
+    assert torch.equal(example.truth.known, ~((rows == 5) & (columns == 3)))
+
+
+def test_without_a_flip_columns_are_rolled_by_any_number() -> None:
+    steps = []
+    for step in range(40):
+        columns = named(augment(labelled_batch(), STILL, step_generator(0, step)).images)[:, 1, 0]
+        assert ((columns.roll(-1, -1) - columns) % W == 1).all()
+        steps += columns[:, 0].tolist()
+    assert set(steps) == set(range(W))
+
+
+def test_flips_mirror_about_half_of_the_samples() -> None:
+    mirrored = 0
+    for step in range(100):
+        columns = named(augment(labelled_batch(), replace(STILL, flip=0.5), step_generator(0, step)).images)[:, 1, 0]
+        mirrored += int(((columns.roll(-1, -1) - columns) % W == W - 1).all(-1).sum())
+    standard_deviation = math.sqrt(100 * B) / 2
+    assert abs(mirrored - 50 * B) < 4 * standard_deviation
+
+
+def test_the_same_seed_and_step_give_the_same_example_and_others_do_not() -> None:
+    first, again, other_step, other_seed = (
+        augment(labelled_batch(), STRONG, step_generator(*key)).images for key in ((1, 2), (1, 2), (1, 3), (2, 2))
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other_step)
+    assert not torch.equal(first, other_seed)
+
+
+def test_images_are_normalised_as_the_exported_network_normalises_them() -> None:
+    rgb = torch.randint(0, 256, (B, H, W, 3), dtype=torch.uint8)
+    network = PixelNetwork(DapNetwork(NetworkConfig(encoder="hybrid-xs")))
+    assert torch.allclose(normalise(rgb), network.normalise(rgb), atol=1e-6)
+
+
+def test_no_strength_changes_no_colour() -> None:
+    example = augment(labelled_batch(), STILL, step_generator(0, 0))
+    assert named(example.images)[:, 0].equal(torch.arange(H)[None, :, None].expand(B, H, W))
+
+
+@pytest.mark.parametrize("change", [blur, soften])
+def test_a_plain_picture_stays_plain_when_it_loses_sharpness(change: object) -> None:
+    plain = torch.full((B, 3, H, W), 0.3)
+    assert callable(change)
+    assert torch.allclose(change(plain, 1.0, step_generator(0, 0)), plain)
+
+
+@pytest.mark.parametrize(("change", "columns"), [(blur, 5), (soften, 6)])
+def test_sharpness_is_lost_alike_at_the_border_and_in_the_middle(change: object, columns: int) -> None:
+    assert callable(change)
+    rolled_after = change(pixels(), 1.0, step_generator(0, 0)).roll(columns, -1)
+    rolled_before = change(pixels().roll(columns, -1), 1.0, step_generator(0, 0))
+    assert torch.allclose(rolled_after, rolled_before, atol=1e-6)
+    assert rolled_after.std() < pixels().std()
+
+
+def test_softening_is_the_mean_of_four_pixels_doubled_bilinearly() -> None:
+    """A lone bright pixel: its quarter goes to the 2x2 cell, of which the nearest of each axis keeps 3/4."""
+    picture = torch.zeros(1, 3, H, W)
+    picture[..., 4, 4] = 1.0
+    soft = soften(picture, 1.0, step_generator(0, 0))
+    assert soft[0, 0, 4, 4].item() == pytest.approx(0.25 * 0.75**2)
+    assert soft[0, 0, 3, 4].item() == pytest.approx(0.25 * 0.25 * 0.75)
+    assert soft.sum().item() == pytest.approx(3)
+
+
+@pytest.mark.parametrize("change", [blur, soften, add_noise])
+def test_a_probability_of_zero_changes_nothing(change: object) -> None:
+    assert callable(change)
+    assert torch.equal(change(pixels(), 0.0, step_generator(0, 0)), pixels())
+
+
+def test_hue_and_saturation_leave_grey_alone() -> None:
+    config = AugmentationConfig(strength=1, exposure=0, contrast=0, gamma=0, white_balance=0)
+    grey = pixels()[:, :1].expand(B, 3, H, W).clamp(0.01, 1)
+    assert torch.allclose(jitter_colours(grey, config, step_generator(0, 0)), grey, atol=1e-5)
+
+
+@pytest.mark.parametrize("field", ["exposure", "gamma", "white_balance"])
+def test_factors_stay_within_their_range_and_differ_by_sample(field: str) -> None:
+    alone = {name: 0.0 for name in ("exposure", "contrast", "saturation", "hue", "gamma", "white_balance")}
+    config = AugmentationConfig(strength=0.5, **(alone | {field: 0.4}))
+    level = 0.5
+    values = jitter_colours(torch.full((64, 3, 1, 1), level), config, step_generator(0, 0))[:, 0, 0, 0]
+    logs = (values.log() / math.log(level)).log() if field == "gamma" else (values / level).log()
+    assert logs.abs().max() <= 0.2 + 1e-5
+    assert logs.max() > 0.1
+    assert logs.min() < -0.1
+
+
+def test_colours_stay_within_what_a_picture_can_hold() -> None:
+    for step in range(20):
+        generator = step_generator(0, step)
+        changed = add_noise(jitter_colours(pixels(), replace(STRONG, strength=3), generator), 1.0, generator)
+        assert changed.min() >= 0
+        assert changed.max() <= 1

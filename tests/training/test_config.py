@@ -1,0 +1,88 @@
+from dataclasses import replace
+
+import pytest
+
+from dap.errors import TrainingError
+from training.config import PRESETS, OptimizerConfig, Phase, StreamConfig, TrainingConfig
+
+TWO_PHASES = TrainingConfig(
+    phases=(Phase(height=32, steps=60, batch=4), Phase(height=64, steps=40, batch=2, lr_scale=0.5)),
+    optimizer=OptimizerConfig(learning_rate=0.1, warmup_steps=10, cooldown_steps=20),
+)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_configuration_is_the_same_after_a_trip_through_json(name: str) -> None:
+    assert TrainingConfig.from_json(PRESETS[name].to_json()) == PRESETS[name]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('{"sed": 1}', "sed"),
+        ('{"loss": {"silog": "much"}}', "loss.silog"),
+        ('{"precision": "float8"}', "precision"),
+        ('{"network": {"encoder": "resnet"}}', "network.encoder"),
+        ("{", "JSON"),
+    ],
+)
+def test_a_configuration_that_is_none_is_refused_by_the_name_of_the_field(text: str, complaint: str) -> None:
+    with pytest.raises(TrainingError, match=complaint):
+        TrainingConfig.from_json(text)
+
+
+@pytest.mark.parametrize("phase", [Phase(40, 1, 1), Phase(0, 1, 1), Phase(32, 0, 1), Phase(32, 1, 0)])
+def test_a_phase_has_a_height_the_network_takes_and_something_to_do(phase: Phase) -> None:
+    with pytest.raises(TrainingError, match=f"height={phase.height}"):
+        TrainingConfig(phases=(phase,))
+
+
+def test_a_run_without_phases_is_refused() -> None:
+    with pytest.raises(TrainingError, match="at least one phase"):
+        TrainingConfig(phases=())
+
+
+@pytest.mark.parametrize(("window", "passes"), [(5, 2), (2, 4), (2, 0)])
+def test_the_window_is_a_multiple_of_the_passes(window: int, passes: int) -> None:
+    with pytest.raises(TrainingError, match="window"):
+        TrainingConfig(stream=StreamConfig(window=window, passes=passes))
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    [
+        (0, 0.01),
+        (4, 0.05),
+        (9, 0.1),
+        (30, 0.1),
+        (59, 0.1),
+        (60, 0.05),
+        (80, 0.05),
+        (90, 0.025),
+        (99, 0.0025),
+    ],
+)
+def test_the_learning_rate_rises_stays_and_falls_to_zero_and_each_phase_scales_it(step: int, rate: float) -> None:
+    assert TWO_PHASES.learning_rate_at(step) == pytest.approx(rate)
+
+
+def test_a_phase_knows_how_many_samples_of_its_size_came_before() -> None:
+    first, second = TWO_PHASES.phases
+    config = replace(TWO_PHASES, phases=(first, second, first))
+    assert config.phase_at(0) == (0, first)
+    assert config.phase_at(59) == (236, first)
+    assert config.phase_at(60) == (0, second)
+    assert config.phase_at(101) == (244, first), "the third phase goes on where the first one stopped"
+
+
+def test_finishing_cools_down_from_the_step_on_in_its_phase() -> None:
+    finishing = TWO_PHASES.finishing(30)
+    assert finishing.steps == 50
+    assert finishing.phases == (Phase(height=32, steps=50, batch=4),)
+    assert finishing.learning_rate_at(29) == pytest.approx(0.1)
+    assert finishing.learning_rate_at(30) == pytest.approx(0.1)
+    assert finishing.learning_rate_at(40) == pytest.approx(0.05)
+
+
+def test_finishing_in_a_later_phase_keeps_the_earlier_ones() -> None:
+    assert TWO_PHASES.finishing(70).phases == (TWO_PHASES.phases[0], Phase(64, 30, 2, 0.5))

@@ -1,0 +1,232 @@
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dap.errors import TrainingError
+from dap.model.checkpoints import load_network
+from dap.model.config import NetworkConfig
+from dap.model.dap import DapNetwork, NetworkOutput
+from training import trainer
+from training.augmentation import augment, step_generator
+from training.config import AugmentationConfig, LossWeights, OptimizerConfig, Phase, ReportConfig, TrainingConfig
+from training.losses import Truth, training_loss
+from training.shards import ShardFolder
+from training.synthetic_stream import Batch
+from training.trainer import Learner, follow, latest_checkpoint, make_optimizer, train, update
+
+CPU = torch.device("cpu")
+
+
+class Killed(BaseException):
+    """What a run cannot catch."""
+
+
+def parameters(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def kill_after(steps: int) -> Callable[[], None]:
+    """Something to call after each step that ends the run after some."""
+    left = iter(range(steps - 1))
+
+    def tick() -> None:
+        if next(left, None) is None:
+            raise Killed
+
+    return tick
+
+
+def events(folder: Path, name: str) -> list[dict[str, float]]:
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == name]
+
+
+@pytest.mark.parametrize("killed_after", [4, 6])
+def test_a_run_that_is_killed_and_resumed_gives_the_parameters_of_an_unbroken_one(
+    tiny: TrainingConfig, scenes: Path, tmp_path: Path, killed_after: int
+) -> None:
+    """The checkpoint lies between two resolutions; two steps after it are lost and done again."""
+    unbroken = train(tiny, tmp_path / "unbroken", scenes, CPU, {})
+    with pytest.raises(Killed):
+        train(tiny, tmp_path / "broken", scenes, CPU, {}, kill_after(killed_after))
+    resumed = train(tiny, tmp_path / "broken", scenes, CPU, {})
+    assert same(parameters(resumed), parameters(unbroken))
+    last = [
+        parameters(load_network(tmp_path / run / "checkpoints/step-0000008/network.safetensors"))
+        for run in ("unbroken", "broken")
+    ]
+    assert same(*last)
+
+
+def test_a_seed_gives_other_parameters(tiny: TrainingConfig, scenes: Path, tmp_path: Path) -> None:
+    runs = [train(replace(tiny, seed=seed), tmp_path / str(seed), scenes, CPU, {}) for seed in (0, 1)]
+    assert not same(*map(parameters, runs))
+
+
+def test_a_run_leaves_its_configuration_environment_log_previews_and_model(
+    tiny: TrainingConfig, scenes: Path, tmp_path: Path
+) -> None:
+    validation = ShardFolder(scenes, "mixed", 32, 2, validation=True)
+    validation.render(0)
+    samples = validation.load(0)
+    panoramas = [trainer.LabelledPanorama(str(k), samples.rgb[k], samples.depth[k].astype("float32")) for k in range(2)]
+    network = train(tiny, tmp_path, scenes, CPU, {"rendered": panoramas})
+    assert TrainingConfig.from_json((tmp_path / "config.json").read_text()) == tiny
+    assert json.loads((tmp_path / "environment.json").read_text())["torch"] == torch.__version__
+    assert [event["step"] for event in events(tmp_path, "step")] == list(range(1, 9))
+    assert [event["step"] for event in events(tmp_path, "evaluation")] == [4, 8]
+    assert (tmp_path / "previews" / "rendered-0000008.png").is_file()
+    assert same(parameters(load_network(tmp_path / "model.safetensors")), parameters(network))
+
+
+def test_a_resume_may_extend_the_run_but_not_change_the_network(
+    tiny: TrainingConfig, scenes: Path, tmp_path: Path
+) -> None:
+    train(tiny, tmp_path, scenes, CPU, {})
+    longer = replace(tiny, phases=(*tiny.phases, Phase(height=16, steps=2, batch=2)))
+    train(longer, tmp_path, scenes, CPU, {})
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-0000010"
+    other = replace(longer, network=NetworkConfig(encoder="hybrid-xs", depth_activation="linear"))
+    with pytest.raises(TrainingError, match="linear"):
+        train(other, tmp_path, scenes, CPU, {})
+    assert TrainingConfig.from_json((tmp_path / "config.json").read_text()) == longer
+
+
+def test_a_checkpoint_that_is_not_finished_is_not_there(
+    tiny: TrainingConfig, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the middle of writing the second checkpoint, the run goes on from the first."""
+    unbroken = parameters(train(tiny, tmp_path / "unbroken", scenes, CPU, {}))
+    torch_save = torch.save
+
+    def save_until_killed(value: object, path: Path) -> None:
+        if "step-0000008" in str(path):
+            path.write_bytes(b"half")
+            raise Killed
+        torch_save(value, path)
+
+    monkeypatch.setattr(torch, "save", save_until_killed)
+    broken = tmp_path / "broken"
+    with pytest.raises(Killed):
+        train(tiny, broken, scenes, CPU, {})
+    assert latest_checkpoint(broken) == broken / "checkpoints" / "step-0000004"
+    monkeypatch.undo()
+    assert same(parameters(train(tiny, broken, scenes, CPU, {})), unbroken)
+
+
+def test_the_newest_checkpoints_are_kept(tiny: TrainingConfig, scenes: Path, tmp_path: Path) -> None:
+    config = replace(tiny, report=ReportConfig(checkpoint=2, keep=3))
+    train(config, tmp_path, scenes, CPU, {})
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["step-0000004", "step-0000006", "step-0000008"]
+
+
+def test_a_pointer_to_a_checkpoint_that_is_gone_is_an_error(tiny: TrainingConfig, scenes: Path, tmp_path: Path) -> None:
+    train(tiny, tmp_path, scenes, CPU, {})
+    shutil.rmtree(tmp_path / "checkpoints" / "step-0000008")
+    with pytest.raises(TrainingError, match="latest names step-0000008"):
+        train(tiny, tmp_path, scenes, CPU, {})
+
+
+def learner(seed: int = 0) -> Learner:
+    torch.manual_seed(seed)
+    network = DapNetwork(NetworkConfig(encoder="hybrid-xs"))
+    average = copy.deepcopy(network).requires_grad_(requires_grad=False)
+    return Learner(network, average, make_optimizer(network, OptimizerConfig()))
+
+
+def test_thirty_steps_on_two_scenes_halve_the_loss(scenes: Path) -> None:
+    folder = ShardFolder(scenes, "mixed", 32, 2)
+    folder.render(0)
+    batch, student, losses = Batch.of(folder.load(0)), learner(), []
+    config = OptimizerConfig(learning_rate=3e-3)
+    for step in range(30):
+        example = augment(batch, AugmentationConfig(flip=0, strength=0), step_generator(0, step))
+        output = student.network(example.images)
+        loss, _ = training_loss(output, example.truth, (10.0, 20.0, 50.0, 100.0), LossWeights())
+        update(student, loss, config, config.learning_rate, step)
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_moves_nothing(bad: float) -> None:
+    student = learner()
+    before = parameters(student.network), parameters(student.average)
+    loss = student.network(torch.zeros(1, 3, 16, 32)).log_depth.mean() * bad
+    _, moved = update(student, loss, OptimizerConfig(), 1e-3, 0)
+    assert not moved
+    assert same(parameters(student.network), before[0])
+    assert same(parameters(student.average), before[1])
+    assert not student.optimizer.state
+
+
+def with_bad_steps(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Let the first losses of the next run be not a number."""
+    left = iter(range(count))
+
+    def spoilt(
+        prediction: NetworkOutput, truth: Truth, thresholds: tuple[float, ...], weights: LossWeights
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, terms = training_loss(prediction, truth, thresholds, weights)
+        return (loss if next(left, None) is None else loss * torch.nan), terms
+
+    monkeypatch.setattr(trainer, "training_loss", spoilt)
+
+
+def test_bad_steps_are_skipped_and_counted(
+    tiny: TrainingConfig, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_bad_steps(monkeypatch, 3)
+    network = train(tiny, tmp_path, scenes, CPU, {})
+    assert [event["bad_steps"] for event in events(tmp_path, "step")] == [1, 2, 3, 3, 3, 3, 3, 3]
+    assert events(tmp_path, "step")[0]["loss"] is None
+    assert all(tensor.isfinite().all() for tensor in network.state_dict().values())
+
+
+def test_too_many_bad_steps_end_the_run(
+    tiny: TrainingConfig, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_bad_steps(monkeypatch, 8)
+    config = replace(tiny, optimizer=replace(tiny.optimizer, bad_steps=2))
+    with pytest.raises(TrainingError, match="3 steps had no finite loss and gradient, the last at 2"):
+        train(config, tmp_path, scenes, CPU, {})
+
+
+def test_the_running_mean_moves_by_what_the_decay_leaves() -> None:
+    average, network = nn.Linear(2, 1), nn.Linear(2, 1)
+    nn.init.constant_(average.weight, 1.0)
+    nn.init.constant_(network.weight, 3.0)
+    follow(average, network, 0.75)
+    assert average.weight.tolist() == [[1.5, 1.5]]
+    assert network.weight.tolist() == [[3.0, 3.0]]
+
+
+def test_matrices_decay_and_norms_and_biases_do_not_and_nothing_is_left_out() -> None:
+    network = DapNetwork(NetworkConfig(encoder="hybrid-xs"))
+    decaying, free = make_optimizer(network, OptimizerConfig(weight_decay=0.1)).param_groups
+    assert decaying["weight_decay"] == 0.1
+    assert free["weight_decay"] == 0
+    assert all(p.ndim > 1 for p in decaying["params"])
+    assert all(p.ndim == 1 for p in free["params"])
+    assert len(decaying["params"]) + len(free["params"]) == len(list(network.parameters()))
+
+
+def test_the_gradient_is_clipped_to_the_norm_asked_for() -> None:
+    student = learner()
+    loss = 1e4 * student.network(torch.zeros(1, 3, 16, 32)).log_depth.square().mean()
+    norm, _ = update(student, loss, OptimizerConfig(clip=0.5), 1e-3, 0)
+    gradients = [p.grad.norm() for p in student.network.parameters() if p.grad is not None]
+    assert norm > 1
+    assert torch.stack(gradients).norm().item() == pytest.approx(0.5, rel=1e-3)
