@@ -47,7 +47,7 @@ def test_metadata_that_make_no_sense_are_refused(key: str, value: str, complaint
 def test_missing_metadata_are_named(tmp_path: Path) -> None:
     model = red_graph()
     helper.set_model_props(model, {"dap.name": "red", "dap.licence": "CC0-1.0"})
-    with pytest.raises(ModelFileInvalid, match="no metadata dap.thresholds, dap.input_size, dap.weights_sha256"):
+    with pytest.raises(ModelFileInvalid, match=r"no metadata dap\.thresholds, dap\.input_size, dap\.weights_sha256"):
         read_graph_metadata(save(model, tmp_path / "red.onnx"))
 
 

@@ -227,7 +227,7 @@ def test_two_at_once_do_not_write_into_the_same_part(there: Hub, here: Path) -> 
     here.parent.mkdir()
     with here.with_name("model.pth.part").open("ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(DownloadFailed, match="Another process is downloading model.pth"):
+        with pytest.raises(DownloadFailed, match=r"Another process is downloading model\.pth"):
             fetch(FILE, here, hub=there.url)
 
 

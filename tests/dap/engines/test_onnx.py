@@ -107,7 +107,7 @@ def test_an_operator_of_a_custom_library_does_not_load(tmp_path: Path) -> None:
     model = red_graph()
     model.opset_import.append(helper.make_opsetid("elsewhere", 1))
     model.graph.node[2].domain = "elsewhere"
-    with pytest.raises(ModelFileInvalid, match="cannot load custom.onnx") as caught:
+    with pytest.raises(ModelFileInvalid, match=r"cannot load custom\.onnx") as caught:
         opened(save(model, tmp_path / "custom.onnx"))
     assert str(tmp_path) not in str(caught.value)
 

@@ -1,0 +1,225 @@
+"""`dap predict`, `dap evaluate` and `dap models`, as a shell sees them. The model's depth is the red channel / 2."""
+
+import io
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from plyfile import PlyData
+
+from dap import commands
+from dap.command import main
+from dap.errors import DownloadFailed
+from dap.hub import Progress
+from dap.models import Model
+from tests.dap.graphs import red_graph, red_panorama, save
+from tests.dap.images import saved
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = save(red_graph(), tmp_path / "red.onnx")
+    monkeypatch.setenv("DAP_MODEL", str(path))
+    monkeypatch.setenv("DAP_HOME", str(tmp_path / "home"))
+    return path
+
+
+@pytest.fixture
+def pano(tmp_path: Path) -> Path:
+    """A panorama in which everything is 15 m away."""
+    return picture(tmp_path / "pano.png", 15.0)
+
+
+def picture(path: Path, metres: float) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(saved(red_panorama(metres, size=(32, 64))[0], "PNG"))
+    return path
+
+
+def run(*arguments: object, status: int = 0) -> Result:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == status, result.output
+    return result
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.usefixtures("model")
+class TestPredict:
+    def test_a_panorama_becomes_a_16_bit_png_of_its_size(self, pano: Path, tmp_path: Path) -> None:
+        run("predict", pano, "-o", tmp_path / "out")
+        with Image.open(tmp_path / "out" / "pano.depth.png") as image:
+            assert image.size == (64, 32)
+            np.testing.assert_array_equal(np.asarray(image), 15 * 512)
+
+    def test_every_format_that_is_named_is_written(self, pano: Path, tmp_path: Path) -> None:
+        wanted = [part for name in ("png16", "npy", "preview", "statistics", "ply") for part in ("--format", name)]
+        run("predict", pano, "-o", tmp_path / "out", *wanted)
+        assert names(tmp_path / "out") == [f"pano.depth.{kind}" for kind in ("jpg", "json", "npy", "ply", "png")]
+        assert np.load(tmp_path / "out" / "pano.depth.npy")[16, 32] == 15
+        assert json.loads((tmp_path / "out" / "pano.depth.json").read_text())["median"] == 15
+
+    def test_range_and_size_are_those_asked_for(self, pano: Path, tmp_path: Path) -> None:
+        run("predict", pano, "-o", tmp_path, "--format", "npy", "--range", "10", "--size", "128x64")
+        depth = np.load(tmp_path / "pano.depth.npy")
+        assert depth.shape == (64, 128)
+        assert np.isnan(depth).all()
+
+    def test_a_cloud_has_the_frame_and_no_more_points_than_asked_for(self, pano: Path, tmp_path: Path) -> None:
+        run("predict", pano, "-o", tmp_path, "--format", "ply", "--frame", "opengl", "--max-points", 50)
+        vertices = PlyData.read(io.BytesIO((tmp_path / "pano.depth.ply").read_bytes()))["vertex"]
+        points = np.stack([vertices[axis] for axis in "xyz"], axis=1)
+        assert 0 < len(points) <= 50
+        np.testing.assert_allclose(np.linalg.norm(points, axis=1), 15, rtol=1e-5)
+        assert set(vertices["red"]) == {30}
+
+    def test_a_folder_keeps_its_subfolders(self, tmp_path: Path) -> None:
+        picture(tmp_path / "in" / "a.png", 5.0)
+        picture(tmp_path / "in" / "deep" / "er" / "a.PNG", 6.0)
+        (tmp_path / "in" / "notes.txt").write_text("no picture")
+        run("predict", tmp_path / "in", "-o", tmp_path / "out")
+        assert names(tmp_path / "out") == ["a.depth.png", "deep/er/a.depth.png"]
+
+    def test_one_bad_file_is_told_and_does_not_stop_the_others(self, tmp_path: Path) -> None:
+        for name in ("a.png", "c.png"):
+            picture(tmp_path / "in" / name, 5.0)
+        (tmp_path / "in" / "b.png").write_bytes(b"no picture")
+        result = run("predict", tmp_path / "in", "-o", tmp_path / "out", status=1)
+        assert names(tmp_path / "out") == ["a.depth.png", "c.depth.png"]
+        assert f"{tmp_path / 'in' / 'b.png'}: " in result.stderr
+        assert "Traceback" not in result.output
+        assert result.stdout == f"2 of 3 panoramas written to {tmp_path / 'out'}\n"
+
+    def test_the_summary_for_scripts_is_one_json_document(self, pano: Path, tmp_path: Path) -> None:
+        (tmp_path / "broken.png").write_bytes(b"no picture")
+        result = run("predict", tmp_path, "-o", tmp_path / "out", "--json", status=1)
+        summary = json.loads(result.stdout)
+        assert (summary["model"], summary["engine"], summary["device"]) == ("red", "onnx", "cpu")
+        (written,), (failed,) = summary["written"], summary["failed"]
+        assert written["input"] == str(pano)
+        assert written["outputs"] == {"png16": str(tmp_path / "out" / "pano.depth.png")}
+        assert (written["valid_share"], written["range"], written["range_mask"]) == (1.0, 100.0, "head")
+        assert (failed["input"], failed["error"]) == (str(tmp_path / "broken.png"), "unsupported-media-type")
+
+    def test_results_beside_their_pictures_are_no_input_of_the_next_run(self, pano: Path) -> None:
+        for _ in range(2):
+            result = run("predict", pano.parent, "-o", pano.parent, "--format", "png16", "--format", "preview")
+            assert result.stdout.startswith("1 of 1")
+
+    def test_two_pictures_with_one_name_are_refused_before_anything_is_written(self, tmp_path: Path) -> None:
+        picture(tmp_path / "in" / "a.png", 5.0)
+        (tmp_path / "in" / "a.jpg").write_bytes(saved(red_panorama(5.0, size=(32, 64))[0], "JPEG"))
+        result = run("predict", tmp_path / "in", "-o", tmp_path / "out", status=2)
+        assert "would have the same name" in result.output
+        assert not (tmp_path / "out").exists()
+
+    def test_a_folder_without_pictures_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        assert "There is no picture" in run("predict", tmp_path / "in", "-o", tmp_path / "out", status=2).output
+
+    @pytest.mark.parametrize("size", ["512", "512x512", "0x0", "big"])
+    def test_a_size_that_is_none_is_a_wrong_use(self, pano: Path, tmp_path: Path, size: str) -> None:
+        assert "W = 2 H" in run("predict", pano, "-o", tmp_path, "--size", size, status=2).output
+
+    def test_every_flag_has_a_twin_in_the_environment(
+        self, pano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DAP_PREDICT_OUTPUT", str(tmp_path / "out"))
+        monkeypatch.setenv("DAP_PREDICT_FORMAT", "npy preview")
+        monkeypatch.setenv("DAP_PREDICT_RANGE", "10")
+        monkeypatch.setenv("DAP_PREDICT_SIZE", "model")
+        run("predict", pano)
+        assert names(tmp_path / "out") == ["pano.depth.jpg", "pano.depth.npy"]
+        assert np.isnan(np.load(tmp_path / "out" / "pano.depth.npy")).all()
+
+    def test_the_help_names_each_twin(self) -> None:
+        text = " ".join(run("predict", "--help").output.split())
+        flags = [parameter for parameter in commands.predict.params if isinstance(parameter, click.Option)]
+        assert text.count("[env var: DAP_") == len(flags)
+
+    def test_a_model_that_is_not_here_is_one_line(self, pano: Path, tmp_path: Path) -> None:
+        result = run("predict", pano, "-o", tmp_path / "out", "--model", "dap-official-l", status=1)
+        assert result.stderr.startswith("Error: dap-official-l is not on this machine.")
+        assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("model")
+class TestEvaluate:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """Two rooms of 10 m, seen as 12 m and as 10 m."""
+        for name, metres in (("a", 12.0), ("b", 10.0)):
+            picture(tmp_path / "truth" / f"{name}.rgb.png", metres)
+            np.save(tmp_path / "truth" / f"{name}.depth_m.npy", np.full((32, 64), 10.0, np.float32))
+        return tmp_path / "truth"
+
+    def test_the_metrics_are_those_of_the_field(self, folder: Path) -> None:
+        found = json.loads(run("evaluate", folder, "--json").stdout)
+        assert found["images"]["a"]["scores"]["absrel"] == pytest.approx(0.2)
+        assert found["images"]["a"]["scale"] == pytest.approx(10 / 12)
+        assert found["mean"]["scores"]["absrel"] == pytest.approx(0.1)
+        assert found["mean"]["weighted"]["delta1"] == 1
+        assert found["mean"]["aligned"]["absrel"] == pytest.approx(0, abs=1e-6)
+        assert (found["model"], found["mean"]["images"]) == ("red", 2)
+
+    def test_people_get_a_table(self, folder: Path) -> None:
+        lines = run("evaluate", folder).stdout.splitlines()
+        assert lines[0].startswith("red, protocol dap, 2 panoramas")
+        assert next(line for line in lines if line.startswith("absrel")).split() == [
+            "absrel",
+            *["0.1000"] * 2,
+            *["0.0000"] * 2,
+        ]
+
+    def test_a_panorama_without_truth_is_named(self, folder: Path) -> None:
+        (folder / "b.depth_m.npy").unlink()
+        assert "b.rgb.png has no depth" in run("evaluate", folder, status=2).output
+
+    def test_a_folder_without_pairs_is_refused(self, tmp_path: Path) -> None:
+        assert "there is no panorama" in run("evaluate", tmp_path, status=2).output
+
+
+@pytest.mark.usefixtures("model")
+class TestModels:
+    def test_the_list_shows_name_state_size_ranges_licence_and_file(self, tmp_path: Path) -> None:
+        bundled, official, *_ = run("models").stdout.split("\n\n")
+        assert bundled.startswith("dap-s  (")
+        assert "default" in bundled
+        assert "Apache-2.0" in bundled
+        assert official.startswith("dap-official-l  (not downloaded)")
+        assert "input 1024x512, range mask at 100 m" in official
+        assert "see the model card" in official
+        assert str(tmp_path / "home" / "models" / "dap-official-l" / "model.pth") in official
+
+    def test_scripts_get_json(self) -> None:
+        models = {model["name"]: model for model in json.loads(run("models", "--json").stdout)}
+        assert [name for name, model in models.items() if model["default"]] == ["dap-s"]
+        assert models["dap-official-l"]["input_size"] == [512, 1024]
+        assert models["dap-official-l"]["state"] == "not downloaded"
+
+    def test_pull_says_where_the_file_is_and_its_licence(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def pull(model: Model, progress: Progress) -> Path:
+            progress(1000, 2000)
+            progress(2000, 2000)
+            return model.path
+
+        monkeypatch.setattr(commands, "pull_model", pull)
+        place, licence = run("models", "pull", "dap-official-l").stdout.splitlines()
+        assert place.endswith("dap-official-l/model.pth")
+        assert licence.startswith("licence: see the model card")
+
+    def test_a_pull_that_fails_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def pull(model: Model, progress: Progress) -> Path:
+            raise DownloadFailed("Cannot reach the hub.")
+
+        monkeypatch.setattr(commands, "pull_model", pull)
+        assert run("models", "pull", "dap-official-l", status=1).stderr.endswith("Error: Cannot reach the hub.\n")
+
+    def test_what_is_on_no_hub_cannot_be_pulled(self) -> None:
+        assert "dap-s is on no hub" in run("models", "pull", "dap-s", status=2).output

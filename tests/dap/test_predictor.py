@@ -1,0 +1,147 @@
+"""Depth of panoramas in a few lines: what may be given, what comes back. The model's depth is the red channel / 2."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dap.errors import BrokenImage, InputTooLarge, InvalidParameter, ModelFileMissing, NotAPanorama, UnknownModel
+from dap.panorama import Limits, Panorama
+from dap.predictor import Predictor
+from tests.dap.graphs import SIZE, red_graph, red_panorama, save
+from tests.dap.images import gpano, saved, xmp
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save(red_graph(), tmp_path / "red.onnx")
+
+
+@pytest.fixture
+def predictor(model: Path) -> Predictor:
+    return Predictor(model, threads=1)
+
+
+FAR_RIGHT = red_panorama(15.0, size=(32, 64))[0]
+FAR_RIGHT[:, 32:, 0] = 2 * 60  # 15 m on the left, 60 m on the right half
+
+
+def test_a_path_bytes_pixels_and_a_panorama_are_the_same(predictor: Predictor, tmp_path: Path) -> None:
+    data = saved(FAR_RIGHT, "PNG")
+    path = tmp_path / "pano.png"
+    path.write_bytes(data)
+    maps = [predictor.predict(given) for given in (path, str(path), data, FAR_RIGHT, Panorama(FAR_RIGHT, (32, 64)))]
+    for depth_map in maps:
+        np.testing.assert_array_equal(depth_map.depth, maps[0].depth)
+        assert depth_map.size == (32, 64)
+    assert maps[0].depth[16, 16] == 15
+    assert maps[0].depth[16, 48] == 60
+    assert (maps[0].model, maps[0].range, maps[0].range_mask) == ("red", 100.0, "head")
+
+
+@pytest.mark.parametrize(("range_m", "left", "right"), [(10, False, False), (20, True, False), (100, True, True)])
+def test_the_range_decides_what_is_valid(predictor: Predictor, range_m: float, left: bool, right: bool) -> None:
+    valid = predictor.predict(FAR_RIGHT, range=range_m).valid
+    assert (valid[:, 1:31].all(), valid[:, 33:63].all()) == (left, right)
+    assert valid[:, 1:31].any() == left
+    assert valid[:, 33:63].any() == right
+
+
+def test_without_a_range_all_is_valid(predictor: Predictor) -> None:
+    depth_map = predictor.predict(red_panorama(120.0)[0], range=None)
+    assert depth_map.valid.all()
+    assert (depth_map.range, depth_map.range_mask) == (None, "none")
+
+
+@pytest.mark.parametrize(("size", "expected"), [("input", (32, 64)), ("model", SIZE), ((8, 16), (8, 16))])
+def test_the_size_is_the_one_asked_for(predictor: Predictor, size: Any, expected: tuple[int, int]) -> None:
+    assert predictor.predict(FAR_RIGHT, size=size).size == expected
+
+
+def test_what_a_crop_does_not_show_is_not_valid(predictor: Predictor) -> None:
+    crop = red_panorama(5.0, size=(16, 32))[0]  # the upper left quarter of the sphere
+    packet = xmp(**gpano(full=(32, 64), crop=(16, 32), at=(0, 0)))
+    data = saved(crop, "WEBP", lossless=True, xmp=packet)
+    valid = predictor.predict(data, range=None).valid
+    assert valid.shape == (32, 64)
+    assert valid[:16, :32].all()
+    assert not valid[16:].any()
+    assert not valid[:, 32:].any()
+
+
+def test_a_panorama_with_holes_keeps_them_at_any_size(predictor: Predictor) -> None:
+    covered = np.ones((32, 64), np.bool_)
+    covered[24:] = False
+    valid = predictor.predict(Panorama(FAR_RIGHT, (32, 64), covered), range=None, size="model").valid
+    np.testing.assert_array_equal(valid, np.repeat(np.arange(16) < 12, 32).reshape(16, 32))
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((32, 32, 3), np.uint8),
+        np.zeros((32, 64), np.uint8),
+        np.zeros((32, 64, 4), np.uint8),
+        np.zeros((32, 64, 3), np.float32),
+    ],
+)
+def test_pixels_that_are_no_panorama_are_refused(predictor: Predictor, pixels: np.ndarray) -> None:
+    with pytest.raises(NotAPanorama, match=r"Expected uint8 pixels of shape \(H, 2 H, 3\)"):
+        predictor.predict(pixels)
+
+
+def test_errors_say_what_is_wrong(model: Path, predictor: Predictor, tmp_path: Path) -> None:
+    with pytest.raises(BrokenImage):
+        predictor.predict(saved(FAR_RIGHT, "PNG")[:-20])
+    with pytest.raises(FileNotFoundError):
+        predictor.predict(tmp_path / "nothing.jpg")
+    with pytest.raises(InvalidParameter, match="range is one of"):
+        predictor.predict(FAR_RIGHT, range=30)
+    with pytest.raises(InputTooLarge):
+        Predictor(model, limits=Limits(max_bytes=10)).predict(saved(FAR_RIGHT, "PNG"))
+
+
+def test_a_model_that_cannot_be_had_is_an_error_before_any_panorama(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAP_HOME", str(tmp_path))
+    with pytest.raises(UnknownModel):
+        Predictor("dap-xl")
+    with pytest.raises(ModelFileMissing):
+        Predictor("dap-official-l")
+
+
+def test_threads_that_share_a_predictor_take_turns_at_the_engine(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infer, inside, most = predictor.engine.infer, threading.Semaphore(1), []
+
+    def alone(panoramas: np.ndarray) -> Any:
+        most.append(inside.acquire(blocking=False))
+        inference = infer(panoramas)
+        inside.release()
+        return inference
+
+    monkeypatch.setattr(predictor.engine, "infer", alone)
+    depths = (5.0, 10.0, 15.0, 20.0, 25.0, 30.0)
+    found: dict[float, float] = {}
+
+    def predict(metres: float) -> None:
+        found[metres] = float(predictor.predict(red_panorama(metres)[0]).depth.mean())
+
+    threads = [threading.Thread(target=predict, args=(metres,)) for metres in depths]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {metres: metres for metres in depths}
+    assert most == [True] * len(depths)
+
+
+def test_leaving_the_context_closes_the_engine(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Predictor(model) as predictor:
+        closed: list[bool] = []
+        monkeypatch.setattr(predictor.engine, "close", lambda: closed.append(True))
+    assert closed == [True]
