@@ -53,6 +53,7 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         version="1.0",  # of the API, not of what answers it
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
         exception_handlers=problems.HANDLERS,
     )

@@ -145,23 +145,23 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "")
+        length = Headers(scope=scope).get("content-length", "")
+        announced = int(length) if length.isdecimal() else 0
         received = 0
         refused = False
 
         async def counted_receive() -> Message:
             nonlocal received, refused
             try:
-                if announced.isdecimal():
-                    self._check(int(announced))
+                self._check(announced)
                 message = await receive()
                 arrived = len(message.get("body", b""))
-                received += arrived
-                self._bytes_in_progress += arrived
-                self._check(received)
+                self._check(received + arrived)
+                self._reserve(arrived)
             except DapError:
                 refused = True
                 raise
+            received += arrived
             return message
 
         async def lingering_send(message: Message) -> None:
@@ -181,8 +181,11 @@ class BodyLimit:
     def _check(self, size: int) -> None:
         if size > self._max_bytes:
             raise InputTooLarge(f"a body has at most {self._max_bytes} bytes; this one has {size} or more")
-        if size and self._bytes_in_progress > self._max_bytes_in_progress:
+
+    def _reserve(self, size: int) -> None:
+        if size and self._bytes_in_progress + size > self._max_bytes_in_progress:
             raise Overloaded("the bodies in progress fill the memory set aside for them")
+        self._bytes_in_progress += size
 
 
 async def _linger(receive: Receive) -> None:

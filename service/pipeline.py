@@ -146,7 +146,7 @@ class Pipeline:
 
     def drain(self) -> None:
         """Be not ready, so that no more requests are sent here, but go on answering those that come."""
-        if self.state is State.READY:
+        if self.state in (State.LOADING, State.READY):
             self.state = State.DRAINING
 
     async def stop(self) -> None:
@@ -228,8 +228,9 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - whatever it is, the service is not ready and must say so
             self._fail(error)
         else:
-            self.state = State.READY
-            _log.info("ready", extra={"fields": {"model": self._serving.model.name}})
+            if self.state is State.LOADING:
+                self.state = State.READY
+            _log.info("the model is warm", extra={"fields": {"model": self._serving.model.name}})
 
     async def _open(self) -> _Serving:
         loop = asyncio.get_running_loop()

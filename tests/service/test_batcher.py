@@ -105,7 +105,7 @@ async def test_each_run_is_reported(engine) -> None:
 
 class TestDelay:
     async def test_the_first_panorama_waits_for_company(self, engine) -> None:
-        async with running(engine, BatchLimits(items=8, queued_pixels=100 * PIXELS, delay_s=0.2)) as batcher:
+        async with running(engine, BatchLimits(items=8, queued_pixels=100 * PIXELS, delay_s=0.5)) as batcher:
             early = submit(batcher, panorama(1))
             await asyncio.sleep(0.01)
             late = submit(batcher, panorama(2))

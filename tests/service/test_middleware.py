@@ -172,6 +172,22 @@ class TestBodyLimit:
         assert (refused.status_code, refused.json()["type"]) == (429, "/problems/overloaded")
 
 
+async def test_a_body_refused_for_the_memory_of_all_disturbs_none_that_came_before(
+    serving, engine, panorama, until_queued
+) -> None:
+    async with serving(max_body_bytes=4096, max_bytes_in_progress=4096) as client:
+        engine.gate.clear()
+        first = asyncio.create_task(client.post("/depth", content=panorama()))
+        await asyncio.to_thread(engine.entered.acquire)
+        refused = await client.post("/depth", content=bytes(4096))
+        second = asyncio.create_task(client.post("/depth", content=panorama()))
+        await until_queued(client, 1)
+        engine.gate.set()
+        answers = await asyncio.gather(first, second)
+    assert refused.status_code == 429
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
 async def test_a_full_service_refuses_with_a_time_from_its_queue(serving, engine, panorama, until_queued) -> None:
     async with serving(max_requests=2) as client:
         engine.gate.clear()

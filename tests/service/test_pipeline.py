@@ -111,6 +111,20 @@ async def test_stop_while_the_model_loads_ends_at_once_it_is_loaded(engine) -> N
         pipeline.require_ready()
 
 
+async def test_a_model_that_is_warm_after_the_service_began_to_go_down_is_not_ready(engine) -> None:
+    engine.gate.clear()
+    pipeline = Pipeline(Settings(), Telemetry(), lambda model, settings: engine)
+    pipeline.start()
+    await asyncio.to_thread(engine.entered.acquire)
+    pipeline.drain()
+    engine.gate.set()
+    async with asyncio.timeout(10):
+        while engine.batch_sizes != [4, 1]:
+            await asyncio.sleep(0.001)
+    assert pipeline.state is State.DRAINING
+    await pipeline.stop()
+
+
 async def test_an_engine_that_cannot_be_made_is_a_failure_and_no_hang(caplog) -> None:
     def explode(model, settings):
         raise ImportError("no such library")

@@ -106,7 +106,8 @@ def test_a_client_that_asks_first_need_not_send_what_would_be_refused(red_model)
 
 
 def test_requests_that_come_together_run_in_one_batch(red_model, panorama) -> None:
-    with running(red_model, "--batch-delay-s", "0.5") as service, ThreadPoolExecutor(4) as pool:
+    flags = ("--batch-delay-s", "2", "--max-batch-size", "4")
+    with running(red_model, *flags) as service, ThreadPoolExecutor(4) as pool:
         before = service.metric("dap_batch_size_count")
         reds = (20, 40, 60, 80)
         posts = [pool.submit(httpx.post, f"{service.url}/depth?format=npy", content=panorama(red=red)) for red in reds]
@@ -125,7 +126,7 @@ def test_a_client_that_hangs_up_gives_its_place_back(red_model, panorama) -> Non
 
 class TestGoingDown:
     def test_sigterm_finishes_what_was_accepted_and_exits_with_0(self, red_model, panorama) -> None:
-        flags = ("--batch-delay-s", "0.7", "--shutdown-grace-s", "0.3")
+        flags = ("--batch-delay-s", "2", "--shutdown-grace-s", "2")
         with running(red_model, *flags) as service, ThreadPoolExecutor(2) as pool:
             accepted = pool.submit(httpx.post, f"{service.url}/depth", content=panorama())
             service.until(lambda: service.metric("dap_queue_panoramas") == 1)
