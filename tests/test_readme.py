@@ -53,7 +53,7 @@ def test_the_commands_of_the_readme_run(checkout: Path, service: ServiceProcess)
     assert run.returncode == 0, run.stderr
     assert (checkout / "preview.jpg").read_bytes().startswith(b"\xff\xd8")
     assert (checkout / "cloud.ply").read_bytes().startswith(b"ply\n")
-    assert (checkout / "out" / "sample.png").read_bytes().startswith(b"\x89PNG")
+    assert (checkout / "out" / "sample.depth.png").read_bytes().startswith(b"\x89PNG")
     assert '"valid_share"' in run.stdout
     assert "dap-official-l" in run.stdout
 
