@@ -18,7 +18,7 @@ from training.evaluate import LabelledPanorama, evaluate, read_folder
 from training.run_log import strict_json
 from training.shards import RenderAhead, ShardFolder
 from training.synthetic_stream import shards_needed
-from training.trainer import latest_checkpoint
+from training.trainer import CONFIG_FILE, latest_checkpoint, read_progress
 from training.trainer import train as run_training
 
 _PHASE_HELP = (
@@ -124,7 +124,7 @@ def _configured(base: TrainingConfig, options: dict[str, object]) -> TrainingCon
     "--finish-now", is_flag=True, help="With --resume: begin the cool-down at the checkpoint and end after it."
 )
 @click.option("--evaluate-every", type=int, help="Steps between evaluations.")
-@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
+@click.option("--device", help="As torch names it. Default: the GPU if there is one, else the CPU.")
 @click.option("--threads", type=int, help="Of torch on the CPU. Default: one for each core.")
 @click.option(
     "--dev-folder",
@@ -137,7 +137,7 @@ def dap_s(
     runs: Path,
     resume: bool,
     finish_now: bool,
-    device: str,
+    device: str | None,
     threads: int | None,
     dev_folder: Path | None,
     preset: str,
@@ -153,12 +153,12 @@ def dap_s(
     if (checkpoint is not None) != resume:
         state = "has a checkpoint: give --resume, or another name" if checkpoint else "has no checkpoint to resume"
         raise TrainingError(f"run {run} {state}")
-    base = TrainingConfig.from_json((folder / "config.json").read_text()) if checkpoint else PRESETS[preset]
+    base = TrainingConfig.from_json((folder / CONFIG_FILE).read_text()) if checkpoint else PRESETS[preset]
     config = _configured(base, options)
     if finish_now:
         if checkpoint is None:
             raise TrainingError("--finish-now goes with --resume")
-        config = config.finishing(int(checkpoint.name.removeprefix("step-")))
+        config = config.finishing(read_progress(checkpoint).step)
     if threads is not None:
         torch.set_num_threads(threads)
     sets = {"rendered": validation_scenes(config, cache)}
@@ -167,8 +167,9 @@ def dap_s(
     # Without a terminal the run's own log lines say how far it is.
     bar = progress("training", config.steps) if sys.stderr.isatty() else nullcontext(lambda _: None)
     with bar as advance:
-        advance(0 if checkpoint is None else int(checkpoint.name.removeprefix("step-")))
-        run_training(config, folder, cache, torch.device(device), sets, on_step=lambda: advance(1))
+        advance(read_progress(checkpoint).step if checkpoint else 0)
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        run_training(config, folder, cache, place, sets, on_step=lambda: advance(1))
 
 
 def validation_scenes(config: TrainingConfig, cache: Path) -> list[LabelledPanorama]:

@@ -35,6 +35,7 @@ from training.synthetic.sampling import Kind
 SEEDS_PER_ROW = 1_000_000
 RENDERED_AT_ONCE = 8
 LONG_WAIT_S = 1.0
+_WORKER_DIED = "a process that renders scenes died; is there memory enough for it?"
 
 _log = logging.getLogger(__name__)
 
@@ -159,13 +160,20 @@ class RenderAhead:
         )
 
     def request(self, indices: range) -> None:
-        """Queue the shards that are neither written nor queued. Returns at once."""
+        """Queue the shards that are neither written nor queued. Returns at once.
+
+        Raises:
+            TrainingError: a rendering process died.
+        """
         if self._pool is None:
             return
         self._futures = {index: future for index, future in self._futures.items() if not future.done()}
         for index in indices:
             if index not in self._futures and not self._folder.shard(index).exists():
-                self._futures[index] = self._pool.submit(self._folder.render, index)
+                try:
+                    self._futures[index] = self._pool.submit(self._folder.render, index)
+                except BrokenProcessPool as error:
+                    raise TrainingError(_WORKER_DIED) from error
 
     def wait(self, index: int) -> None:
         """Return when the shard is on disk.
@@ -183,7 +191,7 @@ class RenderAhead:
             elif index in self._futures:
                 self._futures[index].result()
         except BrokenProcessPool as error:
-            raise TrainingError("a process that renders scenes died; is there memory enough for it?") from error
+            raise TrainingError(_WORKER_DIED) from error
         waited = time.monotonic() - began
         if waited > LONG_WAIT_S:
             _log.info("waited %.0f s for shard %d of %s", waited, index, self._folder.path.name)

@@ -141,7 +141,7 @@ def start(config: TrainingConfig, folder: Path, device: torch.device) -> tuple[L
     if checkpoint is None:
         return learner, Progress()
     learner.optimizer.load_state_dict(torch.load(checkpoint / OPTIMIZER_FILE, map_location=device, weights_only=True))
-    progress = Progress(**json.loads((checkpoint / STATE_FILE).read_text()))
+    progress = read_progress(checkpoint)
     _log.info("resumed %s at step %d of %d", folder.name, progress.step, config.steps)
     return learner, progress
 
@@ -249,6 +249,11 @@ def latest_checkpoint(folder: Path) -> Path | None:
     if not (checkpoint / STATE_FILE).is_file():
         raise TrainingError(f"{pointer} names {checkpoint.name}, which is not a checkpoint in {checkpoint.parent}")
     return checkpoint
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """Where the run stood."""
+    return Progress(**json.loads((checkpoint / STATE_FILE).read_text()))
 
 
 def write_whole(path: Path, text: str) -> None:

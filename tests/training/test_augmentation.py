@@ -123,7 +123,7 @@ def test_hue_and_saturation_leave_grey_alone() -> None:
 
 @pytest.mark.parametrize("field", ["exposure", "gamma", "white_balance"])
 def test_factors_stay_within_their_range_and_differ_by_sample(field: str) -> None:
-    alone = {name: 0.0 for name in ("exposure", "contrast", "saturation", "hue", "gamma", "white_balance")}
+    alone = dict.fromkeys(("exposure", "contrast", "saturation", "hue", "gamma", "white_balance"), 0.0)
     config = AugmentationConfig(strength=0.5, **(alone | {field: 0.4}))
     level = 0.5
     values = jitter_colours(torch.full((64, 3, 1, 1), level), config, step_generator(0, 0))[:, 0, 0, 0]

@@ -1,3 +1,5 @@
+import itertools
+import multiprocessing
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +52,7 @@ def test_no_two_sizes_and_no_validation_share_a_scene() -> None:
     folders.append(ShardFolder(Path(), "mixed", 128, 1000, validation=True))
     first, last = 0, shards.SEEDS_PER_ROW // 1000 - 1
     ranges = sorted((folder.seeds(first).start, folder.seeds(last).stop) for folder in folders)
-    assert all(stop <= start for (_, stop), (start, _) in zip(ranges, ranges[1:], strict=False))
+    assert all(stop <= start for (_, stop), (start, _) in itertools.pairwise(ranges))
 
 
 def test_a_shard_beyond_the_seeds_of_its_size_is_refused(folder: ShardFolder) -> None:
@@ -92,7 +94,7 @@ def test_a_shard_that_is_there_is_not_rendered_again(folder: ShardFolder, monkey
 def test_a_file_that_is_no_shard_is_refused_with_its_name(folder: ShardFolder) -> None:
     folder.render(0)
     folder.shard(1).write_bytes(folder.shard(0).read_bytes()[:1000])
-    with pytest.raises(TrainingError, match="000001.npz is not a shard"):
+    with pytest.raises(TrainingError, match=r"000001\.npz is not a shard"):
         folder.load(1)
 
 
@@ -125,6 +127,16 @@ def test_another_process_renders_the_same_pixels(folder: ShardFolder, tmp_path: 
     assert names(folder) == ["000000.npz", "000001.npz"]
     assert (folder.load(0).rgb == here.load(0).rgb).all()
     assert (folder.load(0).depth == here.load(0).depth).all()
+
+
+def test_a_rendering_process_that_dies_ends_the_wait_with_an_error(folder: ShardFolder) -> None:
+    with RenderAhead(folder, workers=1) as renderer:
+        renderer.request(range(1))
+        for process in multiprocessing.active_children():
+            process.kill()
+        with pytest.raises(TrainingError, match="a process that renders scenes died"):
+            renderer.wait(0)
+    assert not folder.shard(0).exists()
 
 
 def test_without_workers_waiting_renders_and_asking_does_not(folder: ShardFolder) -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from training.config import Phase, StreamConfig, TrainingConfig
-from training.synthetic_stream import Batch, SampleStream, draw, shards_needed
 from training.shards import Samples
+from training.synthetic_stream import Batch, SampleStream, draw, shards_needed
 
 STREAM = StreamConfig(shard_size=4, window=6, passes=3)
 SCENES_A_WINDOW = 24
