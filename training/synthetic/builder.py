@@ -42,6 +42,7 @@ class SceneBuilder:
     materials: list[list[float]] = field(default_factory=list)
     lamps: list[list[float]] = field(default_factory=list)
     footprints: list[tuple[float, float, float]] = field(default_factory=list)
+    uplight: float = 0.0
     owner: int = STRUCTURE
     owner_count: int = 0
 

@@ -34,7 +34,7 @@ def scanner_faults(rng: random.Random) -> Faults:
     warmth = rng.gauss(0.1, 0.1)
     return replace(
         _lens_and_file(rng),
-        exposure=math.exp(rng.gauss(math.log(0.06), 0.4)),
+        exposure=math.exp(rng.gauss(math.log(0.036), 0.45)),
         gains=(math.exp(warmth), math.exp(rng.gauss(0, 0.03)), math.exp(-warmth)),
         gamma=math.exp(rng.gauss(0.08, 0.12)),
         saturation=math.exp(rng.gauss(0.2, 0.25)),
@@ -61,7 +61,7 @@ def photo_faults(rng: random.Random, exposure: float) -> Faults:
 
 def _lens_and_file(rng: random.Random) -> Faults:
     return Faults(
-        blur=rng.uniform(0.0, 0.7),
+        blur=rng.uniform(0.3, 0.8),
         noise=rng.uniform(0, 0.016) if rng.random() < 0.7 else 0.0,
         jpeg_quality=int(rng.uniform(40, 95)) if rng.random() < 0.4 else 0,
     )
@@ -177,7 +177,7 @@ def scan_holes(seeds: Sequence[int], faults: Sequence[Faults], height: int, widt
 def photograph(light: Tensor, faults: Sequence[Faults], seeds: Sequence[int], known: Tensor) -> Tensor:
     """Linear light (B, 3, H, W) -> sRGB-like uint8 (B, H, W, 3); black where not `known` (B, H, W)."""
     height, width = light.shape[-2:]
-    mean = light.clamp_max(3.0).mean((1, 2, 3), keepdim=True).clamp_min_(1e-4)
+    mean = light.clamp_min(1e-3).log_().mean((1, 2, 3), keepdim=True).exp_()
     if any(f.shading_strength for f in faults):
         strength = _column([f.shading_strength for f in faults], light.device)
         light = light * torch.exp(_waves(seeds, 1, 4, 8, height, width, light.device) * strength)

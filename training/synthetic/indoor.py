@@ -198,7 +198,7 @@ def furnish_walls(b: SceneBuilder, room: Room, density: float, pieces: Sequence[
                     _stand(b, piece, middle, width, room.finish.height)
             elif wall.free(along, along + width, 2.2):
                 _hang(b, middle, width)
-            along += width + (b.uniform(0.0, 0.15) if b.chance(0.5) else b.uniform(0.2, 1.2))
+            along += width + (b.uniform(0.0, 0.15) if b.chance(0.6) else b.uniform(0.2, 1.0))
 
 
 def _stand(b: SceneBuilder, piece: str, at: Frame, width: float, ceiling: float) -> None:
@@ -315,8 +315,8 @@ def office(b: SceneBuilder) -> None:
             table_with_chairs(
                 b, Frame(*spot, 0, b.uniform(0, 3)), b.uniform(0.7, 1.2), b.uniform(1.0, 2.2), b.count(0, 6)
             )
-    furnish_walls(b, room, b.uniform(0.5, 1.0), OFFICE)
-    clutter_floor(b, room, b.count(0, 8))
+    furnish_walls(b, room, b.uniform(0.55, 1.0), OFFICE)
+    clutter_floor(b, room, b.count(1, 9))
     ceiling_relief(b, room)
     ceiling_lights(b, room)
 
@@ -339,8 +339,8 @@ def open_office(b: SceneBuilder) -> None:
                 b.begin()
                 b.slab(at, (-0.03, -0.9, 0), (0.03, 0.9, b.uniform(1.0, 1.6)), screen)
                 b.end()
-    furnish_walls(b, room, 0.5, OFFICE)
-    clutter_floor(b, room, b.count(2, 8))
+    furnish_walls(b, room, b.uniform(0.4, 0.9), OFFICE)
+    clutter_floor(b, room, b.count(3, 12))
     ceiling_relief(b, room)
     ceiling_lights(b, room)
 
@@ -482,7 +482,8 @@ def hall(b: SceneBuilder) -> None:
 
 
 def auditorium(b: SceneBuilder) -> None:
-    """Rows of seats on rising steps before a stage; the ceiling comes down towards it in slanted strips."""
+    """Rows of seats on rising steps before a stage; the ceiling comes down towards it in slanted strips, lit from below."""
+    b.uplight = b.uniform(0.0, 2.5)
     width, length, height = b.uniform(9, 20), b.uniform(10, 22), b.uniform(3.2, 6.5)
     rise, pitch = b.choose((0.0, 0.08, 0.15, 0.25)), b.uniform(0.85, 1.1)
     finish = random_finish(b, height + 1.0)
@@ -763,7 +764,7 @@ def sample_indoor(b: SceneBuilder, seed: int) -> Scene:
     base = b.uniform(0.1, 0.45)
     tint = b.gray(0.9, 1.1, 0.12)
     above = (base * tint[0], base * tint[1], base * tint[2])
-    lift = b.uniform(0.35, 1.2)
+    lift = b.uniform(0.35, 1.2) + b.uplight
     below = (above[0] * lift, above[1] * lift, above[2] * lift)
     return b.scene(
         seed,
@@ -774,5 +775,5 @@ def sample_indoor(b: SceneBuilder, seed: int) -> Scene:
         tilt=random_tilt(b, upright=0.15 if scanned else 0.7),
         tilt_towards=b.uniform(0, 2 * math.pi),
         sky=sky,
-        faults=scanner_faults(b.rng) if scanned else photo_faults(b.rng, exposure=0.17),
+        faults=scanner_faults(b.rng) if scanned else photo_faults(b.rng, exposure=0.19),
     )

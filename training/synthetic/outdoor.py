@@ -475,15 +475,15 @@ def _sky(b: SceneBuilder, weather: str) -> tuple[Sky, float]:
         zenith: Color = (horizon[0] * dim, horizon[1] * dim, horizon[2] * dim)
         strength = b.uniform(0, 0.2)
         return Sky(horizon, zenith, b.uniform(0, 0.6), clouds, sun, (0.05, 0.05, 0.05)), strength
-    deep = b.uniform(0.3, 1.0)
+    deep = b.uniform(0.45, 1.0)
     zenith = (tone * (1 - 0.85 * deep), tone * (1 - 0.62 * deep), tone * (1 - 0.2 * deep))
     glow = b.uniform(0.2, 1.0)
     strength = b.uniform(0.4, 1.0)
-    horizon = (tone * b.uniform(0.75, 1.05), tone * b.uniform(0.85, 1.0), tone)
+    horizon = (tone * b.uniform(0.55, 1.0), tone * b.uniform(0.8, 1.0), tone)
     return Sky(
         horizon,
         zenith,
-        b.uniform(0, 0.95) ** 2,
+        b.uniform(0, 0.9) ** 2,
         clouds,
         sun,
         (glow * strength, glow * strength * 0.95, glow * strength * 0.8),
@@ -504,7 +504,7 @@ def sample_outdoor(b: SceneBuilder, seed: int) -> Scene:
     weather = recipe(b)
     sky, strength = _sky(b, weather)
     warm = b.uniform(0.8, 1.0)
-    power = 2.5 * strength
+    power = 4.5 * strength
     distance = 400.0
     b.lamps = [
         [
@@ -525,6 +525,6 @@ def sample_outdoor(b: SceneBuilder, seed: int) -> Scene:
         tilt=random_tilt(b, upright=0.65),
         tilt_towards=b.uniform(0, 2 * math.pi),
         sky=sky,
-        faults=photo_faults(b.rng, exposure=0.2),
+        faults=photo_faults(b.rng, exposure=0.13),
         sunlit=True,
     )

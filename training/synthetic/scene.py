@@ -52,7 +52,7 @@ class Sky:
 
 @dataclass(frozen=True)
 class Faults:
-    """What the camera and the scanner do to the picture; the defaults do nothing. Exposure is the mean brightness aimed at (linear)."""
+    """What the camera and the scanner do to the picture; the defaults do nothing. Exposure is the brightness (linear) that the geometric mean of the light gets."""
 
     exposure: float = 0.2
     gains: Color = (1.0, 1.0, 1.0)

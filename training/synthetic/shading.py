@@ -320,7 +320,7 @@ def radiance(found: Surface, rays: Vectors, incoming: Tensor, materials: Tensor,
     normals = found.normals
     facing = (normals[0] * rays[0] + normals[1] * rays[1] + normals[2] * rays[2]).abs().clamp_min_(0.1)
     texels = found.distance * (pixel_angle * SIZE) / (scale * torch.sqrt(facing))
-    level = torch.log2(texels.clamp_(1.0, float(SIZE)))
+    level = torch.log2(texels.clamp_(1.0, float(SIZE))) - 0.3
     weave = texture_bank(found.distance.device).look_up(
         texture, found.u / scale + u_offset, found.v / scale + v_offset, level
     )
