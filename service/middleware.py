@@ -17,6 +17,7 @@ from service.telemetry import Telemetry
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _LINGER_S = 2.0
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds, and no news
 _SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
@@ -100,7 +101,7 @@ class AccessLog:
             "seconds": round(seconds, 4),
             "bytes": sent_bytes,
         }
-        _access_log.info("request", extra={"fields": fields})
+        _access_log.log(logging.DEBUG if route in _PROBES else logging.INFO, "request", extra={"fields": fields})
 
 
 class Admission:

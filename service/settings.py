@@ -145,7 +145,8 @@ class Settings(BaseSettings):
         "Too high: a stuck client delays the restart; keep the sum of both below the orchestrator's patience.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The least severe messages that are logged; info has one line for each request."
+        default="info",
+        description="The least severe messages that are logged; info has one line for each request but probes.",
     )
 
     @model_validator(mode="after")

@@ -76,6 +76,12 @@ class TestAccessLog:
             "bytes": 1,
         }
 
+    async def test_a_probe_is_no_news(self, client, caplog) -> None:
+        caplog.set_level(logging.INFO, "dap.access")
+        for path in ("/healthz", "/readyz", "/metrics", "/models"):
+            await client.get(path)
+        assert [record.fields["path"] for record in caplog.records if record.name == "dap.access"] == ["/models"]
+
     async def test_an_answer_that_breaks_off_is_left_to_the_server(self, caplog) -> None:
         async def breaks_off(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": []})
