@@ -10,8 +10,10 @@ from pathlib import Path
 import click
 import torch
 
+from dap.engines.cores import available_cores
 from dap.errors import TrainingError
 from dap.model.checkpoints import load_network
+from dap.options import option, threads_option
 from dap.progress import log_to_stderr, progress
 from training.config import PRESETS, Phase, TrainingConfig
 from training.evaluate import LabelledPanorama, evaluate, read_folder
@@ -52,31 +54,30 @@ def train() -> None:
 
 def _run_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say what a run is; they override the preset."""
-    for option in reversed(
+    for decorate in reversed(
         [
-            click.option("--preset", type=click.Choice(sorted(PRESETS)), default="dap-s", show_default=True),
-            click.option("--phase", "phases", type=PhaseType(), multiple=True, help=_PHASE_HELP),
-            click.option("--activation", type=click.Choice(["linear", "log"]), help="Of depth."),
-            click.option("--encoder", help="Of the network, as dap.model.config names them."),
-            click.option("--learning-rate", type=float, help="At the plateau."),
-            click.option("--cooldown", type=int, help="Steps over which the learning rate falls to zero at the end."),
-            click.option("--strength", type=float, help="Of the photometric augmentation; 0 turns it off."),
-            click.option("--passes", type=int, help="How often each scene is seen."),
-            click.option("--workers", type=int, help="Processes that render ahead; 0 renders in the training process."),
-            click.option("--seed", type=int, help="Of parameters, order and augmentation."),
-            click.option("--precision", type=click.Choice(["float32", "bf16"])),
-            click.option("--channels-last/--contiguous", default=None, help="Memory layout of the network."),
-            click.option("--compile/--eager", default=None, help="Run the network through torch.compile."),
-            click.option(
+            option("--preset", type=click.Choice(sorted(PRESETS)), default="dap-s"),
+            option("--phase", "phases", type=PhaseType(), multiple=True, help=_PHASE_HELP),
+            option("--activation", type=click.Choice(["linear", "log"]), help="Of depth."),
+            option("--encoder", help="Of the network, as dap.model.config names them."),
+            option("--learning-rate", type=float, help="At the plateau."),
+            option("--cooldown", type=int, help="Steps over which the learning rate falls to zero at the end."),
+            option("--strength", type=float, help="Of the photometric augmentation; 0 turns it off."),
+            option("--passes", type=int, help="How often each scene is seen."),
+            option("--workers", type=int, help="Processes that render ahead; 0 renders in the training process."),
+            option("--seed", type=int, help="Of parameters, order and augmentation."),
+            option("--precision", type=click.Choice(["float32", "bf16"])),
+            option("--channels-last/--contiguous", default=None, help="Memory layout of the network."),
+            option("--compile/--eager", default=None, help="Run the network through torch.compile."),
+            option(
                 "--cache",
                 type=click.Path(path_type=Path, file_okay=False),
                 default=Path("runs/scenes"),
-                show_default=True,
                 help="Folder of rendered scenes; runs may share it.",
             ),
         ]
     ):
-        command = option(command)
+        command = decorate(command)
     return command
 
 
@@ -96,10 +97,10 @@ _FIELDS = {
 def _configured(base: TrainingConfig, options: dict[str, object]) -> TrainingConfig:
     """The base with every option that was given; one without an entry in the table is a field of the same name."""
     values = asdict(base)
-    for option, value in options.items():
+    for name, value in options.items():
         if value is None or value == ():
             continue
-        *parents, field = _FIELDS.get(option, (option,))
+        *parents, field = _FIELDS.get(name, (name,))
         part = values
         for parent in parents:
             part = part[parent]
@@ -109,24 +110,21 @@ def _configured(base: TrainingConfig, options: dict[str, object]) -> TrainingCon
 
 @train.command("dap-s")
 @_run_options
-@click.option("--run", "run", required=True, help="Name of the run: its folder is RUNS/NAME.")
-@click.option(
+@option("--run", "run", required=True, help="Name of the run: its folder is RUNS/NAME.")
+@option(
     "--runs",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("runs"),
-    show_default=True,
     help="Folder of runs.",
 )
-@click.option(
+@option(
     "--resume", is_flag=True, help="Go on from the run's latest checkpoint; options given change the rest of the run."
 )
-@click.option(
-    "--finish-now", is_flag=True, help="With --resume: begin the cool-down at the checkpoint and end after it."
-)
-@click.option("--evaluate-every", type=int, help="Steps between evaluations.")
-@click.option("--device", help="As torch names it. Default: the GPU if there is one, else the CPU.")
-@click.option("--threads", type=int, help="Of torch on the CPU. Default: one for each core.")
-@click.option(
+@option("--finish-now", is_flag=True, help="With --resume: begin the cool-down at the checkpoint and end after it.")
+@option("--evaluate-every", type=int, help="Steps between evaluations.")
+@option("--device", default="auto", envvar="DAP_DEVICE", help="cpu, cuda or cuda:N; auto: a GPU where there is one.")
+@threads_option
+@option(
     "--dev-folder",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder of NAME.rgb.png with NAME.depth_m.npy to evaluate on from time to time; never trained on.",
@@ -137,7 +135,7 @@ def dap_s(
     runs: Path,
     resume: bool,
     finish_now: bool,
-    device: str | None,
+    device: str,
     threads: int | None,
     dev_folder: Path | None,
     preset: str,
@@ -159,8 +157,7 @@ def dap_s(
         if checkpoint is None:
             raise TrainingError("--finish-now goes with --resume")
         config = config.finishing(read_progress(checkpoint).step)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or available_cores())
     sets = {"rendered": validation_scenes(config, cache)}
     if dev_folder is not None:
         sets["dev"] = read_folder(dev_folder)
@@ -168,7 +165,8 @@ def dap_s(
     bar = progress("training", config.steps) if sys.stderr.isatty() else nullcontext(lambda _: None)
     with bar as advance:
         advance(read_progress(checkpoint).step if checkpoint else 0)
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        automatic = "cuda" if torch.cuda.is_available() else "cpu"
+        place = torch.device(automatic if device == "auto" else device)
         run_training(config, folder, cache, place, sets, on_step=lambda: advance(1))
 
 
@@ -186,7 +184,7 @@ def validation_scenes(config: TrainingConfig, cache: Path) -> list[LabelledPanor
 
 @train.command()
 @_run_options
-@click.option("--shards", type=int, help="At most this many of each size. Default: all that the run will read.")
+@option("--shards", type=int, help="At most this many of each size. Default: all that the run will read.")
 def prerender(*, shards: int | None, preset: str, cache: Path, **options: object) -> None:
     """Render a run's scenes, and the validation scenes, into the cache; before the run or beside it.
 
@@ -208,17 +206,15 @@ def prerender(*, shards: int | None, preset: str, cache: Path, **options: object
 @train.command("evaluate")
 @click.argument("weights", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option(
+@option(
     "--height",
     type=int,
     default=256,
-    show_default=True,
     help="Of the panoramas the network is fed; the width is twice as much.",
 )
-@click.option("--threads", type=int, help="Of torch on the CPU.")
+@threads_option
 def evaluate_command(*, weights: Path, folder: Path, height: int, threads: int | None) -> None:
     """Scores of WEIGHTS (safetensors) on a FOLDER of NAME.rgb.png with NAME.depth_m.npy, as JSON."""
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or available_cores())
     scores = evaluate(load_network(weights), read_folder(folder), (height, 2 * height))
     click.echo(strict_json({"panoramas": scores.panoramas, **scores.flat()}, indent=2))

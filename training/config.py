@@ -59,8 +59,7 @@ class StreamConfig:
         shard_size: scenes a file.
         window: shards that are mixed with one another. Too few: neighbouring batches resemble each other; too many:
             memory (a scene takes 5 bytes a pixel) and a late start.
-        workers: processes that render ahead. None: the training renders nothing and waits for what `dap train
-            prerender` writes.
+        workers: processes that render ahead. With 0 the training renders each shard when it needs it.
         ahead: shards rendered beyond the window.
         cache_gb: shards that were used up are deleted, oldest first, when a size's shards take more than this many GB.
     """
@@ -241,8 +240,9 @@ _ADAPTER = TypeAdapter(TrainingConfig)
 
 PRESETS: dict[str, TrainingConfig] = {
     "dap-s": TrainingConfig(
-        phases=(Phase(height=128, steps=4000, batch=16), Phase(height=256, steps=1000, batch=8, lr_scale=0.5)),
-        optimizer=OptimizerConfig(cooldown_steps=1200),
+        phases=(Phase(height=128, steps=7000, batch=8), Phase(height=256, steps=1400, batch=4, lr_scale=0.5)),
+        optimizer=OptimizerConfig(cooldown_steps=1500),
+        precision="bf16",
     ),
     "smoke": TrainingConfig(
         network=NetworkConfig(encoder="hybrid-xs"),
