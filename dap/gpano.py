@@ -87,7 +87,7 @@ def _read(xmp: bytes | None) -> dict[str, str]:
     if xmp is None or NAMESPACE.encode() not in xmp or len(xmp) > MAX_XMP_BYTES:
         return {}
     try:
-        root = defusedxml.ElementTree.fromstring(xmp.strip(b"\x00 \t\r\n"), forbid_dtd=True)
+        root = defusedxml.ElementTree.fromstring(xmp.strip(b"\x00 \t\r\n"))
     except (ParseError, DefusedXmlException, ValueError, LookupError):
         return {}
     prefix = f"{{{NAMESPACE}}}"

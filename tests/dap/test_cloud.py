@@ -80,6 +80,19 @@ def test_there_are_never_more_points_than_asked_for(max_points: int, share: floa
     assert len(np.unique(points, axis=0)) == len(points)
 
 
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("max_points", [1, 2, 3])
+def test_very_few_points_are_very_few(max_points: int, sampling: Sampling) -> None:
+    assert 1 <= len(point_cloud(BALL, picture(), max_points=max_points, sampling=sampling).points) <= max_points
+
+
+def test_fewer_erp_points_are_spread_over_the_whole_map() -> None:
+    points = point_cloud(BALL, picture(), max_points=512, sampling="erp").points
+    # Every 16th of 64x128 pixels: eight in each row, the first in the first column.
+    every_16th = 3 * sphere.rays(64, 128)[:, ::16].reshape(-1, 3)
+    np.testing.assert_allclose(points, every_16th, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("sampling", "at_least"), [("erp", 2000), ("equal-area", 1850)])
 def test_a_bound_on_the_points_is_nearly_used_up(sampling: Sampling, at_least: int) -> None:
     assert at_least <= len(point_cloud(BALL, picture(), max_points=2000, sampling=sampling).points) <= 2000
