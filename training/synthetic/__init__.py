@@ -1,7 +1,23 @@
-"""Synthetic panoramas with exact depth: procedural indoor and outdoor scenes, and a ray caster that draws them.
+"""Synthetic panoramas with exact depth: procedural scenes and a ray caster that draws them.
 
-`render_batch(seeds, height, width)` in `render.py` is the way in; `dap render` writes samples to look at.
+What is drawn. Indoors: rooms of eleven kinds (offices, corridors, meeting rooms, halls, stairs, ...) as rectangles, Ls
+and with slanted corners, with doors, windows and glimpses of other rooms and of the outside, furniture and clutter.
+Outdoors: seven kinds of places (car parks, streets, courtyards, parks, plazas, fields, mountain tops) under clear,
+cloudy and white skies. All of it is boxes, cylinders and ellipsoids with procedural textures, twenty to some hundreds
+a scene, lit by lamps or the sun with shadows, ambient light and occlusion, and then photographed with the faults of
+scanners and consumer cameras. Camera height, tilt and the sizes of rooms follow reality, because the scale of a scene
+can only be learnt from them.
+
+Conventions. A panorama is an equirectangular image whose column W/2 looks forward, longitude growing to the right;
+depth is the distance along the ray in metres, +inf on the sky; vectors are in the camera's frame, x forward, y left,
+z up. A seed is a scene: the same in any batch, at any size, on any machine (colours within rounding).
+
+The way in is `render.render_batch(seeds, height, width)`; `dap render` writes samples and a contact sheet.
+
+Sources. Nothing is taken from data sets or from other people's code. Slab intersection: Kay and Kajiya, SIGGRAPH 1986;
+mip maps: Williams, SIGGRAPH 1983; ambient occlusion: Zhukov et al., EGWR 1998; the R2 sequence: M. Roberts, "The
+unreasonable effectiveness of quasirandom sequences", 2018; JPEG quantisation: ITU-T T.81, Annex K.
 """
 
-RENDERER_VERSION = 3
-"""Counts up when the same seed gives another picture or another depth: rendered scenes that are kept on disk are named by it."""
+RENDERER_VERSION = 4
+"""Counts up when a seed gives another picture or another depth: rendered scenes kept on disk are named by it."""

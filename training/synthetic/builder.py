@@ -1,4 +1,4 @@
-"""The hand that puts a scene together: solids, materials and lamps, piece by piece, from one random number generator."""
+"""The hand that puts a scene together, piece by piece: solids, materials and lamps, all chance from one generator."""
 
 import math
 import random
@@ -90,7 +90,16 @@ class SceneBuilder:
         emission: float = 0.0,
         gloss: float = 0.0,
     ) -> int:
-        """Adds a material: `texture` (a family of the bank) repeated every `scale` metres, running from `color` to `second`."""
+        """Adds a material and gives its number.
+
+        Args:
+            texture: a family of the texture bank.
+            scale: metres after which the texture repeats.
+            color: linear RGB where the texture is dark.
+            second: linear RGB where it is bright; by default a shade of `color`, a faint one on plain surfaces.
+            emission: light given off, as a multiple of the colour.
+            gloss: strength of the mirror images of lamps.
+        """
         if second is None:
             faint = texture == "plain"
             factor = (
@@ -102,7 +111,17 @@ class SceneBuilder:
             )
             second = (color[0] * factor, color[1] * factor, color[2] * factor)
         index = self.choose(TEXTURES[texture])
-        self.materials.append([index, scale, *(min(c, 1.0) for c in (*color, *second)), emission, gloss, self.rng.random(), self.rng.random()])
+        self.materials.append(
+            [
+                index,
+                scale,
+                *(min(c, 1.0) for c in (*color, *second)),
+                emission,
+                gloss,
+                self.rng.random(),
+                self.rng.random(),
+            ]
+        )
         return len(self.materials) - 1
 
     def lamp(self, position: Vector, radius: float, color: Color) -> None:
@@ -160,10 +179,11 @@ class SceneBuilder:
         high: float,
         material: Materials,
         pitch: float = 0.0,
-        yaw: float = 0.0,
+        roll: float = 0.0,
     ) -> None:
+        """A cylinder between two heights; pitch or roll of a quarter turn lay it down about its middle."""
         half = (radius, radius, (high - low) / 2)
-        self._solid(CYLINDER, at, (x, y, (low + high) / 2), half, material, (yaw, pitch, 0.0))
+        self._solid(CYLINDER, at, (x, y, (low + high) / 2), half, material, (0.0, pitch, roll))
 
     def ellipsoid(self, at: Frame, center: Vector, half: Vector, material: Materials, yaw: float = 0.0) -> None:
         self._solid(ELLIPSOID, at, center, half, material, (yaw, 0.0, 0.0))

@@ -1,6 +1,7 @@
-"""What stands between light and file: exposure, white balance, uneven brightness, tone curve, blur, noise, JPEG, holes of a scanner.
+"""What stands between light and file: exposure, white balance, uneven brightness, tone, blur, noise, JPEG, scan holes.
 
 Strengths are about a third of a full photometric randomisation; more than that was measured to hurt short trainings.
+Two looks, because reality has two: pictures put together from room scans, and photographs of consumer cameras.
 """
 
 import functools
@@ -153,7 +154,7 @@ def _jpeg(picture: Tensor, quality: Sequence[int]) -> Tensor:
     planes = torch.stack([luma, (blue - luma) * 0.564, (red - luma) * 0.713], 1)
     scale = [(5000 / q if q < 50 else 200 - 2 * q) / 100 for q in quality]
     steps = torch.tensor(_LUMINANCE, dtype=torch.float32, device=device)
-    table = (steps[None] * torch.tensor(scale, device=device)[:, None, None]).clamp_min_(1.0)[:, None, None, :, None, :]
+    table = (steps * torch.tensor(scale, device=device)[:, None, None]).round_().clamp_min_(1.0)[:, None, None, :, None]
     basis = _cosines(device)
     blocks = planes.reshape(len(quality), 3, padded.shape[2] // 8, 8, padded.shape[3] // 8, 8)
     coefficients = torch.einsum("ij,bcyjxk,lk->bcyixl", basis, blocks, basis)
@@ -165,7 +166,7 @@ def _jpeg(picture: Tensor, quality: Sequence[int]) -> Tensor:
 
 
 def scan_holes(seeds: Sequence[int], faults: Sequence[Faults], height: int, width: int, device: torch.device) -> Tensor:
-    """bool (B, height, width), True in the holes of a scan: blobs that cover about `hole_share` of the picture."""
+    """Bool (B, height, width), True in the holes of a scan: blobs that cover about `hole_share` of the picture."""
     holes = torch.zeros((len(seeds), height, width), dtype=torch.bool, device=device)
     for i, (seed, fault) in enumerate(zip(seeds, faults, strict=True)):
         if fault.hole_share > 0:

@@ -22,7 +22,7 @@ SHEET_COLUMNS = 3  # pairs of picture and depth in a row of the contact sheet
 SHEET_HEIGHT = 128
 
 
-class SizeType(click.ParamType):
+class SizeType(click.ParamType[tuple[int, int]]):
     """HEIGHTxWIDTH, 2:1."""
 
     name = "HxW"

@@ -1,6 +1,7 @@
 """Furniture and clutter, each a handful of solids.
 
-A piece stands on the floor at its frame: back at local x = 0, front towards +x, centred on y; sizes in metres follow common real ones.
+A piece stands on the floor at its frame: back at local x = 0, front towards +x, centred on y. Sizes in metres follow
+common real ones.
 """
 
 import math

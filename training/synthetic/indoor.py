@@ -1,7 +1,7 @@
-"""Indoor scenes: offices, corridors, meeting rooms, lounges, homes, storage, halls, auditoriums, staircases and arcades.
+"""Indoor scenes: offices, corridors, meeting rooms, lounges, homes, stores, halls, auditoriums, stairs and arcades.
 
-Sizes, ceiling heights and camera heights follow real buildings: most ceilings at 2.5 to 3.3 m, the camera at about 1.65 m and often beside a wall,
-a shelf or above a table.
+Sizes, ceiling heights and camera heights follow real buildings: most ceilings at 2.5 to 3.5 m, the camera at about
+1.65 m and often beside a wall, a shelf or above a table.
 """
 
 import math
@@ -298,7 +298,7 @@ STORAGE = ("rack", "rack", "rack", "cabinet", "desk", "chair")
 
 
 def _ceiling_height(b: SceneBuilder) -> float:
-    return b.normal(3.02, 0.3, 2.35, 3.8)
+    return b.normal(3.08, 0.3, 2.35, 3.9)
 
 
 def office(b: SceneBuilder) -> None:
@@ -366,7 +366,7 @@ def meeting_room(b: SceneBuilder) -> None:
 def corridor(b: SceneBuilder) -> None:
     """Long and narrow, doors on both sides, often with a side branch or a lobby."""
     width, length = b.uniform(1.4, 3.2), math.exp(b.uniform(math.log(6), math.log(40)))
-    finish = random_finish(b, b.normal(2.82, 0.28, 2.2, 3.6))
+    finish = random_finish(b, b.normal(2.95, 0.3, 2.2, 3.7))
     x, y = width / 2, length / 2
     corners: tuple[Corner, ...] = rectangle(width, length)
     if b.chance(0.55):
@@ -464,13 +464,13 @@ def hall(b: SceneBuilder) -> None:
         spot = random_spot(b, room, 1.3)
         if spot and b.claim(Frame(*spot), 1.2):
             at = Frame(*spot, 0, b.uniform(0, 3))
-            b.choose(
-                (
-                    lambda: furniture.sofa(b, at, 1.8),
-                    lambda: furniture.cabinet(b, at, b.uniform(1.2, 2.5), 1.1),
-                    lambda: table_with_chairs(b, at, 0.9, 1.6, 4),
-                )
-            )()
+            piece = b.choose(("sofa", "counter", "table"))
+            if piece == "sofa":
+                furniture.sofa(b, at, 1.8)
+            elif piece == "counter":
+                furniture.cabinet(b, at, b.uniform(1.2, 2.5), 1.1)
+            else:
+                table_with_chairs(b, at, 0.9, 1.6, 4)
     furnish_walls(b, room, 0.2, LOUNGE)
     clutter_floor(b, room, b.count(0, 6))
     for _ in range(b.count(0, 3)):
@@ -482,7 +482,7 @@ def hall(b: SceneBuilder) -> None:
 
 
 def auditorium(b: SceneBuilder) -> None:
-    """Rows of seats on rising steps before a stage; the ceiling comes down towards it in slanted strips, lit from below."""
+    """Rows of seats on rising steps before a stage; the ceiling is lit from below and slants in strips."""
     b.uplight = b.uniform(0.0, 2.5)
     width, length, height = b.uniform(9, 20), b.uniform(10, 22), b.uniform(3.2, 6.5)
     rise, pitch = b.choose((0.0, 0.08, 0.15, 0.25)), b.uniform(0.85, 1.1)

@@ -1,4 +1,4 @@
-"""Outdoor scenes: car parks, streets, courtyards, parks, plazas, open fields and mountain tops, under clear, cloudy and white skies.
+"""Outdoor scenes: car parks, streets, courtyards, parks, plazas, fields and mountain tops, under all kinds of skies.
 
 Everything has its true distance, also hills hundreds of metres away; only what no solid covers is sky.
 """
@@ -105,7 +105,7 @@ def car(b: SceneBuilder, at: Frame) -> None:
     b.box(at, (-0.15 * long + cabin, 0, (tall + 0.8) / 2), (0.04, half * 0.86, (tall - 0.8) / 1.6), glass, pitch=-0.6)
     for x in (-0.62 * long, 0.62 * long):
         for y in (-half + 0.08, half - 0.08):
-            b._solid(1, at, (x, y, 0.32), (0.32, 0.32, 0.11), rubber, (0.0, 0.0, math.pi / 2))
+            b.cylinder(at, x, y, 0.32, 0.21, 0.43, rubber, roll=math.pi / 2)
     b.end()
 
 
@@ -178,6 +178,14 @@ def hedge_or_fence(b: SceneBuilder, at: Frame, length: float) -> None:
             b.box(at, (0, i * 2.0 - length / 2, 0.55), (0.03, 0.03, 0.55), post)
         for z in (0.5, 1.05):
             b.box(at, (0, 0, z), (0.02, length / 2, 0.025), post)
+    b.end()
+
+
+def planter(b: SceneBuilder, at: Frame) -> None:
+    """A trough with a bush, also good as a barrier."""
+    b.begin()
+    b.box(at, (0, 0, 0.25), (0.4, 1.2, 0.25), b.material("noise", 1, b.gray(0.2, 0.6)))
+    b.ellipsoid(at, (0, 0, 0.6), (0.35, 1.1, b.uniform(0.2, 0.6)), leaves(b))
     b.end()
 
 
@@ -355,9 +363,7 @@ def plaza(b: SceneBuilder) -> str:
     for _ in range(b.count(1, 5)):
         at = Frame(b.uniform(-15, 15), b.uniform(-15, 15), 0, b.uniform(0, 6))
         if b.claim(at, 1.2):
-            b.choose(
-                (furniture.person, car, street_pole, furniture.bin_or_carton, lambda c, f: hedge_or_fence(c, f, 4.0))
-            )(b, at)
+            b.choose((furniture.person, car, street_pole, furniture.bin_or_carton, planter))(b, at)
     if b.chance(0.3):
         size = b.uniform(0.8, 3)
         at = Frame(b.choose((-1, 1)) * b.uniform(4, 10), b.uniform(-8, 8))

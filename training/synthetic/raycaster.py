@@ -1,9 +1,12 @@
 """Where rays meet solids: a batched ray caster in torch, the same on CPU and GPU.
 
-Rays are grouped in tiles of neighbouring pixels. For every tile a conservative test drops the solids that none of its rays can meet; what is left
-is intersected one rank at a time (the first candidate of every tile, then the second, ...), so the Python loop is as long as the fullest tile's
-list, whatever the number of scenes. A box, cylinder or ellipsoid is met in its own frame, where it is a unit cube, cylinder or sphere (the slab
-method of Kay and Kajiya 1986 and the quadratic of the unit sphere).
+Rays are grouped in tiles of neighbouring pixels. For every tile a conservative test drops the solids that none of its
+rays can meet; what is left is intersected one rank at a time (the first candidate of every tile, then the second, ...),
+so the Python loop is as long as the fullest tile's list, whatever the number of scenes. A box, cylinder or ellipsoid
+is met in its own frame, where it is a unit cube, cylinder or sphere: the slab method of Kay and Kajiya (SIGGRAPH 1986)
+and the quadratic of the unit sphere.
+
+Shapes: B scenes, T tiles of S rays, N solids of a family.
 """
 
 import functools
@@ -29,8 +32,10 @@ Vectors = tuple[Tensor, Tensor, Tensor]  # x, y and z apart, so that every opera
 class Tiling:
     """An image of height x width cut into tiles.
 
-    pixels: int64 (T, S), row-major pixel index of each ray of each tile (border tiles repeat pixels); slots: int64 (height * width), the position of
-    each pixel in the flattened tiles; planes: float32 (T, 4, 3), inward normals, camera frame, of the planes through the centre that bound a tile.
+    Attributes:
+        pixels: int64 (T, S), row-major index of the pixel of each ray; tiles at the border repeat pixels.
+        slots: int64 (height * width), the position of each pixel in the flattened tiles.
+        planes: float32 (T, 4, 3), inward normals, camera frame, of the planes through the centre that bound a tile.
     """
 
     pixels: Tensor
@@ -50,7 +55,7 @@ def _tile_planes(height: int, width: int, rows: int, columns: int) -> np.ndarray
     middle, cosine = (west + east) / 2, np.cos((east - west) / 2)
 
     def great_circle(latitude: np.ndarray, widen: np.ndarray) -> np.ndarray:
-        """Upward normal of the great circle that passes the tile's middle meridian at `latitude`, moved so that the corners stay inside."""
+        """Upward normal of the great circle through the middle of an edge, or, widened, through its corners."""
         pitch = np.arctan2(np.sin(latitude), np.cos(latitude) * np.where(widen, cosine, 1.0))
         return np.stack([-np.sin(pitch) * np.cos(middle), np.sin(pitch) * np.sin(middle), np.cos(pitch)], -1)
 
@@ -79,7 +84,10 @@ def tiling(height: int, width: int, rows: int, columns: int, device: torch.devic
 
 @functools.lru_cache(maxsize=16)
 def pixel_rays(height: int, width: int, device: torch.device) -> Tensor:
-    """Unit rays through the pixel centres, camera frame: float32 (3, height * width); longitude grows to the right, so y = -cos(lat) sin(lon)."""
+    """Unit rays through the pixel centres, camera frame: float32 (3, height * width).
+
+    Longitude grows to the right in the image, so y (left) is -cos(lat) sin(lon).
+    """
     latitude = (0.5 - (torch.arange(height, dtype=torch.float64) + 0.5) / height) * math.pi
     longitude = ((torch.arange(width, dtype=torch.float64) + 0.5) / width - 0.5) * 2 * math.pi
     lat, lon = torch.meshgrid(latitude, longitude, indexing="ij")
@@ -91,8 +99,14 @@ def pixel_rays(height: int, width: int, device: torch.device) -> Tensor:
 class Family:
     """The solids of one kind in a batch, padded to the fullest scene.
 
-    centers (B, N, 3), half_sizes (B, N, 3), rotations (B, N, 3, 3), present bool (B, N); to_unit (B * N, 12): the rows of the matrix that takes the
-    world to the unit shape, then the shift; first: where this family starts in the numbering of all solids.
+    Attributes:
+        kind: BOX, CYLINDER or ELLIPSOID.
+        first: where this family starts in the numbering of all solids of a scene.
+        centers: (B, N, 3) metres.
+        half_sizes: (B, N, 3) metres.
+        rotations: (B, N, 3, 3), local axes as columns.
+        present: bool (B, N), False for padding.
+        to_unit: (B * N, 12), the rows of the matrix that takes world directions to the unit shape, then the shift.
     """
 
     kind: int
@@ -196,8 +210,9 @@ _MEET: dict[int, Callable[[Vectors, Vectors], Tensor]] = {
 
 
 def _into_unit(rows: Tensor, v: Vectors, *, shift: bool) -> Vectors:
-    """Points (shift) or directions of (M, S) in the unit frame of each row of `rows` (M, 12). The tiny summand keeps directions off exact zero."""
+    """Points (shift) or directions, (M, S) a component, in the unit frames given by `rows` (M, 12)."""
     x, y, z = v
+    # the tiny summand keeps directions off exact zero, whose reciprocal would turn a parallel ray into NaN
     start = [rows[:, 9 + i, None] for i in range(3)] if shift else [rows.new_full((1, 1), 1e-12)] * 3
     a, b, c = (
         torch.addcmul(
@@ -212,7 +227,13 @@ def _into_unit(rows: Tensor, v: Vectors, *, shift: bool) -> Vectors:
 
 @dataclass(frozen=True)
 class Rays:
-    """Rays in tiles: origin and direction (components of shape (B * T, S) or (B * T, 1)), reach (B * T, S): nothing beyond is met."""
+    """Rays in tiles.
+
+    Attributes:
+        origin: components of shape (B * T, S) or (B * T, 1).
+        direction: unit, components (B * T, S).
+        reach: (B * T, S) metres; nothing beyond is met.
+    """
 
     origin: Vectors
     direction: Vectors
@@ -220,7 +241,10 @@ class Rays:
 
 
 def _cast_family(family: Family, maybe: Tensor, rays: Rays, nearest: Tensor, solid: Tensor | None) -> None:
-    """Shortens `nearest` (and names the `solid`) where a solid of this family is met; `maybe` bool (B, T, N) says which tiles may meet which."""
+    """Shortens `nearest`, and names the `solid`, where a solid of this family is met.
+
+    `maybe`, bool (B, T, N), says which tiles may meet which solids.
+    """
     batch, tiles, number = maybe.shape
     tile, index = (maybe & family.present[:, None]).reshape(batch * tiles, number).nonzero(as_tuple=True)
     if tile.numel() == 0:
@@ -286,8 +310,14 @@ def cast_from_camera(
 
 @dataclass(frozen=True)
 class Patches:
-    """Where the rays of each tile start: the middle and half extents (B, T, 3) of the axis-aligned box about the origins that are in use, NaN where
-    none is. normal (B, T, 3): the common surface normal of a flat patch, zero where it is not flat; floor (B, T): the least height along it."""
+    """Where the rays of each tile start, and to which side they go.
+
+    Attributes:
+        middle: (B, T, 3), of the axis-aligned box about the origins in use; NaN where none is.
+        half: (B, T, 3), its half extents.
+        normal: (B, T, 3), the common surface normal of a flat patch; zero where the patch is not flat.
+        floor: (B, T), least height of the origins along the normal.
+    """
 
     middle: Tensor
     half: Tensor
@@ -321,27 +351,31 @@ def _along(family: Family, directions: Tensor) -> tuple[Tensor, Tensor]:
     """Centre and half extent of every solid along directions (B, T, 3): (B, T, N) each."""
     middle = directions @ family.centers.transpose(1, 2)
     axes = family.rotations * family.half_sizes[:, :, None, :]
-    half = sum((directions @ axes[..., i].transpose(1, 2)).abs() for i in range(3))
-    assert isinstance(half, Tensor)
+    half = torch.zeros_like(middle)
+    for i in range(3):
+        half += (directions @ axes[..., i].transpose(1, 2)).abs()
     return middle, half
 
 
 def _before(family: Family, where: Patches) -> Tensor:
-    """bool (B, T, N): whether the solid reaches the side of a patch to which its rays go; False for the solid a flat patch lies on."""
+    """Whether a solid reaches the side to which a patch's rays go, bool (B, T, N).
+
+    False for the solid that a flat patch lies on, which would otherwise be a candidate of every tile.
+    """
     middle, half = _along(family, where.normal)
     flat = (where.normal != 0).any(-1)
     return (middle + half > where.floor[..., None] + 1e-4) | ~flat[..., None]
 
 
 def _local(family: Family, axis: int, points: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes (middle and half extents (B, T, 3)) along one local axis of the solids: middle and half extent (B, T, N)."""
+    """Middle and half extent (B, T, N) of boxes (middle, half extents (B, T, 3)) along one local axis of the solids."""
     direction = family.rotations[..., axis]
     offset = points @ direction.transpose(1, 2) - (family.centers * direction).sum(-1)[:, None]
     return offset, half @ direction.abs().transpose(1, 2)
 
 
 def cast_nearby(solids: Solids, rays: Rays, where: Patches, reach: Tensor) -> Tensor:
-    """Distance (B * T, S) to the nearest solid, at most the ray's reach; `reach` (B,) bounds the rays' reach in each scene."""
+    """Distance (B * T, S) to the nearest solid, at most the ray's reach, which is at most `reach` (B,)."""
     nearest = rays.reach.clone()
     for family in solids.families:
         square = torch.zeros(())
@@ -355,8 +389,11 @@ def cast_nearby(solids: Solids, rays: Rays, where: Patches, reach: Tensor) -> Te
 
 
 def cast_to_lamp(solids: Solids, rays: Rays, where: Patches, lamp: Tensor, lamp_radius: Tensor) -> Tensor:
-    """Like `cast_nearby`, for rays that all end within `lamp_radius` (B,) of `lamp` (B, 3). Solids are kept if the hull of patch and lamp cannot be
-    told from them along their own axes and along two axes across the beam."""
+    """Like `cast_nearby`, for rays that all end within `lamp_radius` (B,) of `lamp` (B, 3).
+
+    Solids are kept unless the hull of patch and lamp is told from them along one of their own axes, or along one of two
+    axes across the beam.
+    """
     nearest = rays.reach.clone()
     radius = lamp_radius[:, None, None]
     beam = torch.nn.functional.normalize(lamp[:, None] - where.middle, dim=-1)

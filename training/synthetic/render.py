@@ -32,20 +32,22 @@ from training.synthetic.shading import (
 
 CPU_PIXELS = 1 << 18  # rendered at once: more falls out of the caches, fewer spends its time in calls
 GPU_PIXELS = 1 << 24
-TILE = (
-    8,
-    16,
-)  # pixels; small enough that few solids meet a tile, large enough that an operation on a row of tiles is worth its call
+# Small enough that few solids meet a tile, large enough that an operation on a row of tiles is worth its call.
+TILE = (8, 16)
 
 
 @dataclass(frozen=True)
 class Rendered:
     """A batch of panoramas (ERP, column W/2 looks forward) and their exact geometry, all on one device.
 
-    rgb: uint8 (B, H, W, 3). depth: float32 (B, H, W), Euclidean distance along the ray [m], +inf on the sky (leave the sky out of depth losses;
-    a range mask calls it out of range). sky: bool (B, H, W). known: bool (B, H, W), False in the holes of a scan, where rgb is black and depth,
-    although given, must not be learnt from. normals: float32 (B, H, W, 3), unit, camera frame (x forward, y left, z up), facing the camera;
-    zero on the sky.
+    Attributes:
+        rgb: uint8 (B, H, W, 3).
+        depth: float32 (B, H, W), Euclidean distance along the ray in metres; +inf on the sky, which belongs to the
+            range mask (out of range) and to no depth loss.
+        sky: bool (B, H, W), where the ray meets nothing.
+        known: bool (B, H, W), False in the holes of a scan: rgb is black there, and depth, although given, must not be
+            learnt from.
+        normals: float32 (B, H, W, 3), unit, camera frame (x forward, y left, z up), facing the camera; zero on the sky.
     """
 
     rgb: Tensor
@@ -115,5 +117,13 @@ def render(scenes: Sequence[Scene], height: int, width: int, device: str | torch
 def render_batch(
     seeds: Sequence[int], height: int, width: int, kind: Kind = "mixed", device: str | torch.device = "cpu"
 ) -> Rendered:
-    """Samples and renders one scene a seed; `kind`: "indoor", "outdoor", or "mixed", where the seed also decides which."""
+    """Samples and renders one scene a seed.
+
+    Args:
+        seeds: whole numbers from 0; the same seed always gives the same panorama.
+        height: pixels, at least 8.
+        width: pixels, at least 8; twice the height for a whole panorama.
+        kind: of scene; with "mixed" the seed decides also whether it is outdoors.
+        device: where to render and where the result lies.
+    """
     return render([sample_scene(seed, kind) for seed in seeds], height, width, device)

@@ -15,7 +15,7 @@ OUTDOOR_SHARE = 0.22  # of "mixed"
 
 def sample_scene(seed: int, kind: Kind = "mixed") -> Scene:
     """The scene of a seed: the same for the same seed and kind on every machine."""
-    builder = SceneBuilder(random.Random(seed))
+    builder = SceneBuilder(random.Random(seed))  # noqa: S311 - chance, not secrets
     outdoors = builder.rng.random() < OUTDOOR_SHARE
     if kind == "outdoor" or (kind == "mixed" and outdoors):
         return sample_outdoor(builder, seed)

@@ -1,7 +1,8 @@
 """A scene: solids, materials, lamps, sky and one camera, as plain arrays.
 
-World frame: x and y horizontal, z up, metres, the floor (or the ground below the camera) near z = 0. Every solid is the image of a unit shape
-(cube, upright cylinder of radius 1 and half height 1, sphere) under a rotation, a scaling by half sizes and a shift.
+World frame: x and y horizontal, z up, metres, the floor (or the ground below the camera) near z = 0. Every solid is
+the image of a unit shape (cube, upright cylinder of radius 1 and half height 1, sphere) under a scaling by half sizes,
+a rotation and a shift.
 """
 
 import math
@@ -18,7 +19,7 @@ Vector = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Frame:
-    """A place to put things: origin (metres) and heading; local x points along the heading, local y to its left, z up."""
+    """A place to put things: origin in metres and heading; local x runs along the heading, y to its left, z up."""
 
     x: float = 0.0
     y: float = 0.0
@@ -40,7 +41,16 @@ WORLD = Frame()
 
 @dataclass(frozen=True)
 class Sky:
-    """Colours (linear RGB) at the horizon and the zenith, clouds in [0, 1], sun towards `sun` (unit) with its colour; zero colour: no disc."""
+    """What is seen where no solid is; colours are linear RGB.
+
+    Attributes:
+        horizon: colour at the horizon.
+        zenith: colour straight up.
+        clouds: how much they cover, 0 to 1.
+        cloud_texture: number of their texture.
+        sun: unit vector towards the sun.
+        sun_color: of its disc and glow; zero for none.
+    """
 
     horizon: Color = (0.9, 0.95, 1.0)
     zenith: Color = (0.25, 0.45, 0.9)
@@ -52,7 +62,21 @@ class Sky:
 
 @dataclass(frozen=True)
 class Faults:
-    """What the camera and the scanner do to the picture; the defaults do nothing. Exposure is the brightness (linear) that the geometric mean of the light gets."""
+    """What the camera and the scanner do to the picture; the defaults do nothing but expose.
+
+    Attributes:
+        exposure: linear brightness that the geometric mean of the light gets.
+        gains: factors of red, green and blue.
+        gamma: exponent on top of 1 / 2.2.
+        saturation: factor of the distance from gray.
+        contrast: factor of the distance from the picture's mean.
+        haze: share of white light added.
+        shading_strength: of a smooth uneven brightness, in natural logarithms.
+        blur: standard deviation in pixels.
+        noise: standard deviation, of display values in [0, 1].
+        jpeg_quality: 1 to 95; 0 for no JPEG.
+        hole_share: share of the picture where the scan has holes.
+    """
 
     exposure: float = 0.2
     gains: Color = (1.0, 1.0, 1.0)
@@ -71,10 +95,23 @@ class Faults:
 class Scene:
     """Everything the ray caster needs; arrays are float32 unless said otherwise.
 
-    kinds: int64 (N,) BOX, CYLINDER or ELLIPSOID. centers (N, 3), half_sizes (N, 3), rotations (N, 3, 3) with local axes as columns.
-    materials_of: int64 (N, 3), the material on the faces across local x, y and z. materials: (M, 12) texture index, scale [m], two linear colours,
-    emission, gloss, texture offsets (2). lamps: (L, 7) position, radius [m], colour times power. camera (3,), camera_rotation (3, 3) from the
-    camera's frame (x forward, y left, z up) to the world. ambient (2, 3): linear light that falls on faces that look up, and down.
+    Attributes:
+        seed: of which the scene is a function.
+        kind: name of the recipe, such as "office" or "street".
+        kinds: int64 (N,), BOX, CYLINDER or ELLIPSOID.
+        centers: (N, 3) metres.
+        half_sizes: (N, 3) metres.
+        rotations: (N, 3, 3), local axes as columns.
+        materials_of: int64 (N, 3), the material on the faces across local x, y and z.
+        materials: (M, 12): texture, scale in metres, two linear colours, emission, gloss, two texture offsets.
+        lamps: (L, 7): position, radius in metres, colour times power; the nearest to the camera first.
+        sunlit: whether the lamp is the sun, whose light does not fade with distance.
+        ambient: (2, 3), linear light that falls on faces that look up, and on those that look down.
+        occlusion_reach: metres within which solids take ambient light away.
+        camera: (3,) metres.
+        camera_rotation: (3, 3), from the camera's frame (x forward, y left, z up) to the world.
+        sky: what is seen behind everything.
+        faults: of the camera.
     """
 
     seed: int
@@ -113,7 +150,7 @@ def rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> list[float]:
 
 
 def tilted(yaw: float, tilt: float, towards: float) -> NDArray[np.float64]:
-    """Camera rotation (3, 3): heading `yaw`, then the vertical axis leaned by `tilt` towards the azimuth `towards`; radians."""
+    """Camera rotation (3, 3): heading `yaw`, then the vertical leaned by `tilt` towards azimuth `towards`; radians."""
     lean = (
         np.array(rotation(towards)).reshape(3, 3)
         @ np.array(rotation(0.0, tilt)).reshape(3, 3)

@@ -1,6 +1,8 @@
 """Light and colour at what the rays met: textures, lamps or sun with soft shadows, ambient light with occlusion, sky.
 
-Shadows and occlusion are sampled at half resolution and brought up with weights that do not cross from one solid to another.
+Light is gathered at half resolution and brought up with weights that do not cross from one face to another.
+
+Shapes: B scenes, P = height * width pixels.
 """
 
 import functools
@@ -25,10 +27,17 @@ SHADOW_REACH = 60.0  # metres from the camera; farther ground is taken as lit
 
 @dataclass(frozen=True)
 class Surface:
-    """What each pixel of a batch shows; P = height * width, all (B, P).
+    """What each pixel of a batch shows; all (B, P).
 
-    distance [m], inf on the sky; solid: its number, NO_SOLID on the sky; side: a number for each solid and local axis across which its face lies;
-    points, normals: world frame; material: row of the scene's materials; u, v: texture coordinates [m].
+    Attributes:
+        distance: metres, inf on the sky.
+        solid: its number, NO_SOLID on the sky.
+        side: a number for each solid and local axis across which its face lies.
+        points: world frame.
+        normals: world frame, unit.
+        material: row of the scene's materials.
+        u: texture coordinate in metres, to the right.
+        v: texture coordinate in metres, downwards.
     """
 
     distance: Tensor
@@ -76,12 +85,12 @@ def pack_materials(scenes: Sequence[Scene], device: torch.device) -> Tensor:
 
 
 def _columns(table: Tensor, index: Tensor) -> list[Tensor]:
-    """table (B, N, F), index int64 (B, P) -> F tensors (B, P), each contiguous."""
+    """Table (B, N, F), index int64 (B, P) -> F tensors (B, P), each contiguous."""
     return [column.contiguous().gather(1, index) for column in table.unbind(-1)]
 
 
 def surface(solids: Solids, distance: Tensor, solid: Tensor, camera: Tensor, rays: Vectors) -> Surface:
-    """The surface at `distance` along world `rays` from `camera` (B, 3); pixels without a solid get harmless numbers."""
+    """The surface at `distance` along world `rays` from `camera` (B, 3); the sky gets harmless numbers."""
     reached = torch.where(torch.isinf(distance), 1.0, distance)
     points = tuple(torch.addcmul(camera[:, i, None], reached, ray) for i, ray in enumerate(rays))
     found = _columns(solids.attributes, solid.clamp_min(0).to(torch.int64))
@@ -127,10 +136,11 @@ def _stratum(rows: int, columns: int, device: torch.device) -> Tensor:
 
 
 def jitter(seeds: Sequence[int], rows: int, columns: int, stream: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Two numbers in [0, 1) for each sample of each scene, (B, rows * columns) each, spread evenly over every 3 x 3 neighbourhood.
+    """Two numbers in [0, 1) for each sample of each scene, (B, rows * columns) each.
 
-    They follow the plastic-number sequence (Roberts 2018) from a start that depends on the scene's seed alone, so that the mean over a neighbourhood
-    hardly differs from the next one's and smoothing leaves no grain. `stream` continues the sequence.
+    They are spread evenly over every 3 x 3 neighbourhood: they follow Roberts's R2 sequence, based on the plastic
+    number, from a start that depends on the scene's seed alone. So the mean over one neighbourhood hardly differs from
+    the next one's, and smoothing leaves no grain. `stream` continues the sequence.
     """
     step = _stratum(rows, columns, device) + 9 * stream
     start = torch.tensor(
@@ -149,7 +159,10 @@ def _on_sphere(first: Tensor, second: Tensor) -> Vectors:
 
 @dataclass(frozen=True)
 class HalfGrid:
-    """Every second pixel of the picture in both directions: where light is gathered. active: surfaces near enough to cast rays from."""
+    """Every second pixel of the picture in both directions: where light is gathered.
+
+    `active` marks surfaces near enough to cast rays from.
+    """
 
     rows: int
     columns: int
@@ -237,7 +250,7 @@ class _Secondary:
 def incoming_light(
     solids: Solids, found: Surface, rays: Vectors, lights: Lights, seeds: Sequence[int], height: int, width: int
 ) -> Tensor:
-    """(B, 4, P): light that falls on each surface, red, green and blue, and the strength of the lamps' mirror images."""
+    """Light that falls on each surface, red, green, blue, and the strength of the lamps' mirror images: (B, 4, P)."""
     grid = _half_grid(found, rays, height, width)
     caster = _Secondary(solids, grid)
     device = found.distance.device
@@ -252,7 +265,10 @@ def incoming_light(
 
 
 def _gather_light(grid: HalfGrid, seen: Tensor, lights: Lights) -> Tensor:
-    """Ambient light and lamps at the points of the grid; `seen` (B, 1 + SHADOWED_LAMPS, h * w): openness, then how much of each first lamp."""
+    """Ambient light and lamps at the points of the grid.
+
+    `seen` (B, 1 + SHADOWED_LAMPS, h * w) holds the openness, then how much of each of the first lamps is seen.
+    """
     normals, rays, openness = grid.normals, grid.rays, seen[:, 0]
     up = normals[2] * 0.5 + 0.5
     above, below = (lights.ambient[:, side, :, None] for side in range(2))
@@ -315,7 +331,7 @@ def _enlarge(image: Tensor, grid: HalfGrid, side: Tensor, height: int, width: in
 
 
 def radiance(found: Surface, rays: Vectors, incoming: Tensor, materials: Tensor, pixel_angle: float) -> Tensor:
-    """Linear light (B, 3, P) that comes from each surface under the `incoming_light`; `pixel_angle` [rad] chooses the mip level."""
+    """Linear light (B, 3, P) that each surface sends back; `pixel_angle` in radians chooses the mip level."""
     texture, scale, *colours, emission, gloss, u_offset, v_offset = _columns(materials, found.material)
     normals = found.normals
     facing = (normals[0] * rays[0] + normals[1] * rays[1] + normals[2] * rays[2]).abs().clamp_min_(0.1)
@@ -345,8 +361,8 @@ def sky_radiance(scenes: Sequence[Scene], rays: Vectors) -> Tensor:
     texture = column([float(s.cloud_texture) for s in skies]).expand_as(height)
     clouds = texture_bank(device).look_up(texture, rays[0] * plane, rays[1] * plane, torch.zeros_like(height))[..., 0]
     clouds = clouds * column([s.clouds for s in skies])
-    sun = sum(column([s.sun[i] for s in skies]) * rays[i] for i in range(3))
-    assert isinstance(sun, Tensor)
+    x, y, z = (column([s.sun[i] for s in skies]) * rays[i] for i in range(3))
+    sun = x + y + z
     glow = (sun - 0.6).clamp_min(0).pow(3) * 4 + torch.where(sun > 0.9993, 40.0, 0.0) + (sun - 0.98).clamp_min(0) * 60
     bands = []
     for i in range(3):

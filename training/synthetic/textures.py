@@ -1,4 +1,4 @@
-"""The texture bank: small tileable pictures in [0, 1], drawn from noise and rectangles, with their mip levels in one flat table."""
+"""The texture bank: small tileable pictures in [0, 1], drawn from noise and rectangles, with all their mip levels."""
 
 import functools
 
@@ -11,6 +11,7 @@ LEVELS = 8  # 128, 64, ... 1
 VARIANTS = 6
 
 Image = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 FAMILIES = (
     "plain", "noise", "speckle", "tile", "ceiling", "checker", "brick", "wood", "stripe", "blinds", "facade", "books",
@@ -33,11 +34,12 @@ def _noise(rng: np.random.Generator, slope: float) -> Image:
 
 def _cells(rng: np.random.Generator, columns: int, rows: int, spread: float) -> Image:
     y, x = np.mgrid[0:SIZE, 0:SIZE]
-    return rng.random((rows, columns))[y * rows // SIZE, x * columns // SIZE] * spread
+    cells: Image = rng.random((rows, columns))[y * rows // SIZE, x * columns // SIZE] * spread
+    return cells
 
 
-def _lines(period: int, width: int, axis: int) -> NDArray[np.bool_]:
-    along: NDArray[np.bool_] = (np.mgrid[0:SIZE, 0:SIZE][axis] % period) < width
+def _lines(period: int, width: int, axis: int) -> Mask:
+    along: Mask = (np.mgrid[0:SIZE, 0:SIZE][axis] % period) < width
     return along
 
 
@@ -45,7 +47,7 @@ def _brick(rng: np.random.Generator) -> Image:
     y, x = np.mgrid[0:SIZE, 0:SIZE]
     row = y // 16
     shifted = (x + (row % 2) * 16) % SIZE
-    bricks = rng.random((8, 4))[row, shifted // 32] * 0.6 + _noise(rng, 0.8) * 0.3
+    bricks: Image = rng.random((8, 4))[row, shifted // 32] * 0.6 + _noise(rng, 0.8) * 0.3
     bricks[((y % 16) < 2) | ((shifted % 32) < 2)] = 1.0
     return bricks
 
@@ -56,7 +58,7 @@ def _wood(rng: np.random.Generator) -> Image:
     plank = y * planks // SIZE
     grain = np.fft.irfft(np.fft.rfft(rng.standard_normal(SIZE)) / np.maximum(np.arange(SIZE // 2 + 1), 1) ** 0.4, SIZE)
     streaks = np.repeat(np.clip(grain / grain.std() * 0.2 + 0.5, 0, 1)[:, None], SIZE, 1)
-    picture = rng.random(planks)[plank] * 0.5 + 0.3 * streaks + 0.25 * _noise(rng, 1.4)
+    picture: Image = rng.random(planks)[plank] * 0.5 + 0.3 * streaks + 0.25 * _noise(rng, 1.4)
     joints = (x + rng.integers(0, SIZE, planks)[plank]) % SIZE
     picture[((y % (SIZE // planks)) < 1) | (joints < 1)] = 1.0
     return picture
@@ -138,11 +140,10 @@ def _gray(rng: np.random.Generator, family: str) -> Image:
         picture[_lines(SIZE // 4, 1, 0) | _lines(SIZE // columns, 1, 1)] = rng.uniform(0.5, 1.0)
         return picture
     if family == "checker":
-        y, x = np.mgrid[0:SIZE, 0:SIZE]
-        return ((y // 32 + x // 32) % 2) * 0.8 + 0.2 * _noise(rng, 1.0)
+        odd = _lines(64, 32, 0) ^ _lines(64, 32, 1)
+        return odd * 0.8 + 0.2 * _noise(rng, 1.0)
     if family == "paving":
-        picture = _brick(rng) if rng.random() < 0.4 else _cells(rng, 4, 4, 0.7) + 0.3 * _noise(rng, 0.7)
-        return picture
+        return _brick(rng) if rng.random() < 0.4 else _cells(rng, 4, 4, 0.7) + 0.3 * _noise(rng, 0.7)
     if family == "stripe":
         period = int(rng.choice([4, 8, 16, 32]))
         return _lines(period, max(1, int(period * rng.uniform(0.2, 0.7))), 1) * 0.8 + 0.2 * _noise(rng, 1.0)
@@ -182,10 +183,7 @@ def _mip_levels() -> tuple[torch.Tensor, ...]:
 
 
 class TextureBank:
-    """All textures on one device.
-
-    `look_up` reads the texel nearest to (u, v) [repeats of the texture] at a mip level (0 finest): all inputs of one shape (...), result (..., 3).
-    """
+    """All textures on one device, in one flat table of texels."""
 
     def __init__(self, device: torch.device) -> None:
         levels = _mip_levels()
@@ -194,6 +192,10 @@ class TextureBank:
         self.first = torch.tensor(np.cumsum([0, *rows[:-1]]), dtype=torch.int32, device=device)
 
     def look_up(self, texture: torch.Tensor, u: torch.Tensor, v: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """The texels nearest to (u, v), counted in repeats of the texture, at a mip level, 0 the finest.
+
+        Inputs have one shape (...); the result is (..., 3).
+        """
         mip = level.round().clamp_(0, LEVELS - 1).to(torch.int32)
         size = torch.bitwise_right_shift(torch.full_like(mip, SIZE), mip)
         column = (u * size).floor_().to(torch.int32) & (size - 1)

@@ -38,8 +38,15 @@ class Opening:
 
 @dataclass(frozen=True)
 class Wall:
-    """A straight wall: local x runs along it, the room lies at positive y. `beyond`: how far it goes on past its start and its end [m], to close
-    the corners of a room; a little less than nothing where the next wall covers its end."""
+    """A straight wall: local x of its frame runs along it, the room lies at positive y.
+
+    Attributes:
+        frame: its start, on the floor.
+        length: metres.
+        openings: apart from each other.
+        beyond: how far it goes on past its start and its end in metres, to close the corners of a room; a little less
+            than nothing where the next wall covers its end.
+    """
 
     frame: Frame
     length: float
@@ -270,7 +277,10 @@ def random_openings(b: SceneBuilder, length: float, height: float, doors: int, w
 def polygon_walls(
     b: SceneBuilder, corners: Sequence[Corner], height: float, doors: float, windows: float
 ) -> list[Wall]:
-    """Walls round a counter-clockwise polygon; `doors` and `windows` are expected numbers for the whole room, shared out by length."""
+    """Walls round a counter-clockwise polygon.
+
+    `doors` and `windows` are expected numbers for the whole room, shared out by length.
+    """
     after = [*corners[1:], corners[0]]
     lengths = [math.dist(p, q) for p, q in zip(corners, after, strict=True)]
     headings = [math.atan2(q[1] - p[1], q[0] - p[0]) for p, q in zip(corners, after, strict=True)]

@@ -36,7 +36,9 @@ def test_solids_have_a_size_a_turn_and_materials(scenes: list) -> None:  # type:
         assert (scene.half_sizes > 0).all()
         assert scene.materials_of.min() >= 0
         assert scene.materials_of.max() < len(scene.materials)
-        np.testing.assert_allclose(scene.rotations @ scene.rotations.swapaxes(1, 2), [np.eye(3)] * len(scene.kinds), atol=1e-5)
+        np.testing.assert_allclose(
+            scene.rotations @ scene.rotations.swapaxes(1, 2), [np.eye(3)] * len(scene.kinds), atol=1e-5
+        )
 
 
 def test_colours_reflect_no_more_light_than_comes() -> None:
