@@ -39,6 +39,15 @@ class PixelSize(click.ParamType[tuple[int, int] | str]):
         return int(match[2]), int(match[1])
 
 
+threads_option = option(
+    "--threads",
+    type=click.IntRange(min=1),
+    envvar="DAP_THREADS",
+    help="Cores that work on one panorama on the CPU; by default all that this process may use.",
+)
+json_option = option("--json", "as_json", is_flag=True, envvar="DAP_JSON", help="Print one JSON document, for scripts.")
+
+
 def engine_options(command: Command) -> Command:
     """`--model`, `--engine`, `--device`, `--threads` and `--precision`, as `dap.predictor.Predictor` takes them."""
     options = (
@@ -61,12 +70,7 @@ def engine_options(command: Command) -> Command:
             envvar="DAP_DEVICE",
             help="cpu, cuda or cuda:N; auto: a GPU where there is one.",
         ),
-        option(
-            "--threads",
-            type=click.IntRange(min=1),
-            envvar="DAP_THREADS",
-            help="Cores for one panorama on the CPU; by default all that this process may use.",
-        ),
+        threads_option,
         option(
             "--precision",
             type=click.Choice(PRECISIONS),
@@ -78,8 +82,3 @@ def engine_options(command: Command) -> Command:
     for decorate in reversed(options):
         command = decorate(command)
     return command
-
-
-json_option = option(
-    "--json", "as_json", is_flag=True, envvar="DAP_JSON", help="Print one JSON document on stdout, for scripts."
-)

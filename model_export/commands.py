@@ -16,7 +16,7 @@ from dap.errors import InvalidParameter
 from dap.graph import GraphMetadata
 from dap.model.checkpoints import load_network
 from dap.models import Model, find_model, model_file
-from dap.options import PixelSize, json_option, option
+from dap.options import PixelSize, json_option, option, threads_option
 from dap.panorama import decode
 from model_export.onnx import export_onnx
 from model_export.verify import LIMITS, Agreement
@@ -39,6 +39,7 @@ panorama_option = option(
 @option("--name", help="Name of the model in the file; by default the model's own.")
 @option("--licence", help="Licence of the weights, as the file will say it; by default what is known of the model.")
 @panorama_option
+@threads_option
 @json_option
 def export(
     model: str,
@@ -48,13 +49,14 @@ def export(
     name: str | None,
     licence: str | None,
     files: tuple[Path, ...],
+    threads: int | None,
     as_json: bool,
 ) -> None:
     """Write a checkpoint as a file that the service runs without torch.
 
     The file is compared with the network first, and is not written if the two disagree.
     """
-    torch.set_num_threads(available_cores())
+    torch.set_num_threads(threads or available_cores())
     source, path = _checkpoint(model)
     network = load_network(path)
     metadata = GraphMetadata(
@@ -72,10 +74,11 @@ def export(
 @click.argument("exported", metavar="MODEL.onnx", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @option("--against", required=True, metavar="CHECKPOINT", help="The network: a name or a checkpoint's file.")
 @panorama_option
+@threads_option
 @json_option
-def verify(exported: Path, against: str, files: tuple[Path, ...], as_json: bool) -> None:
+def verify(exported: Path, against: str, files: tuple[Path, ...], threads: int | None, as_json: bool) -> None:
     """Compare an exported model with the network, and end with an error if the two disagree."""
-    torch.set_num_threads(available_cores())
+    torch.set_num_threads(threads or available_cores())
     _, path = _checkpoint(against)
     size = find_model(exported).input_size
     agreement = compare(exported, load_network(path), _panoramas(files, size))

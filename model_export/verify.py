@@ -68,8 +68,9 @@ def verify(path: Path, network: DapNetwork, panoramas: Sequence[npt.NDArray[np.u
 
     Raises:
         ModelFileInvalid: the file is no export of this project.
+        EngineError: the file does not run, or gives what is no number.
     """
-    engine = OnnxEngine(path, find_model(path), device="cpu")
+    engine = OnnxEngine(path, find_model(path), device="cpu", threads=torch.get_num_threads())
     if panoramas is None:
         panoramas = sample_panoramas(engine.input_size)
     pixels = np.stack([resize_pixels(panorama, engine.input_size) for panorama in panoramas])

@@ -1,0 +1,138 @@
+"""The exported file: whole, clean, the same every time, and the same numbers as the network in every engine."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from dap.engines import create_engine
+from dap.errors import ExportError, VerificationFailed
+from dap.graph import GraphMetadata, read_graph_metadata
+from dap.model.checkpoints import load_network, network_from_state
+from dap.model.dap import PixelNetwork
+from dap.models import find_model
+from model_export import onnx as exporter
+from model_export.onnx import export_onnx, to_graph
+from tests.dap.graphs import red_graph
+from tests.dap.model.conformance import official_state, vector
+
+PANORAMAS = np.random.default_rng(5).integers(0, 256, (3, 64, 128, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def metadata(exported: Path) -> GraphMetadata:
+    return read_graph_metadata(exported)
+
+
+def test_the_file_says_what_it_is(metadata: GraphMetadata, checkpoint: Path) -> None:
+    assert metadata == GraphMetadata(
+        name="tiny",
+        thresholds=(10.0, 20.0, 50.0, 100.0),
+        input_size=(64, 128),
+        licence="CC0-1.0",
+        weights_sha256=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+    )
+
+
+def test_inputs_and_outputs_are_those_of_every_model(exported: Path) -> None:
+    model = onnx.load(exported)
+    onnx.checker.check_model(model, full_check=True)
+    found = {
+        value.name: (
+            onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type),
+            [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim],
+        )
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    assert found == {
+        "panorama": ("UINT8", ["batch", 64, 128, 3]),
+        "depth": ("FLOAT", ["batch", 64, 128]),
+        "in_range": ("FLOAT", ["batch", 4, 64, 128]),
+    }
+    assert (model.ir_version, [entry.version for entry in model.opset_import]) == (10, [20])
+
+
+def test_the_file_holds_nothing_of_the_machine_it_was_made_on(exported: Path) -> None:
+    content = exported.read_bytes()
+    here = Path(exporter.__file__).parents[1]
+    for trace in (str(here), str(Path.home()), str(exported.parent), ".py", "site-packages", "stack_trace"):
+        assert trace.encode() not in content, trace
+
+
+def test_no_draft_is_left_beside_the_file(exported: Path) -> None:
+    assert [path.name for path in exported.parent.iterdir()] == ["tiny.onnx"]
+
+
+def test_the_same_network_gives_the_same_bytes(checkpoint: Path, exported: Path, metadata: GraphMetadata) -> None:
+    graph = to_graph(PixelNetwork(load_network(checkpoint)), metadata)
+    assert graph.SerializeToString(deterministic=True) == exported.read_bytes()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_every_engine_gives_the_same_metres(checkpoint: Path, exported: Path, batch_size: int) -> None:
+    panoramas = PANORAMAS[:batch_size]
+    by_torch = create_engine(find_model(checkpoint), threads=1).infer(panoramas)
+    by_onnx = create_engine(find_model(exported), threads=1).infer(panoramas)
+    assert np.ptp(by_torch.depth) > 0.1, "a flat answer would agree with anything"
+    np.testing.assert_allclose(by_onnx.depth, by_torch.depth, rtol=1e-4)
+    np.testing.assert_allclose(by_onnx.in_range, by_torch.in_range, atol=1e-4)
+
+
+def test_the_exported_graph_knows_that_longitude_is_a_circle(exported: Path) -> None:
+    engine = create_engine(find_model(exported), threads=1)
+    straight = engine.infer(PANORAMAS[:1])
+    rolled = engine.infer(np.roll(PANORAMAS[:1], 48, axis=2))
+    np.testing.assert_allclose(rolled.depth, np.roll(straight.depth, 48, axis=2), rtol=1e-4)
+
+
+def test_the_official_network_meets_its_vectors_as_onnx(tmp_path: Path) -> None:
+    """In the graph a pixel is divided by 255 and normalised; the vectors were made without the latter."""
+    network = PixelNetwork(network_from_state(official_state("vits", seed=7)))
+    network.mean.zero_()
+    network.std.fill_(1)
+    path = tmp_path / "vits.onnx"
+    metadata = GraphMetadata("vits", (100.0,), (128, 256), "none: random weights", "0" * 64)
+    path.write_bytes(to_graph(network, metadata).SerializeToString())
+    expected = vector("128x256")
+    pixels = (expected.image * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    inference = create_engine(find_model(path), threads=1).infer(pixels)
+    np.testing.assert_allclose(inference.depth[0] / 100, expected.depth, atol=2e-4, rtol=0)
+    np.testing.assert_allclose(1 - inference.in_range[0, 0], expected.beyond, atol=2e-4, rtol=0)
+
+
+def test_an_export_that_disagrees_is_not_written(
+    checkpoint: Path, metadata: GraphMetadata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "to_graph", lambda network, metadata: red_graph(metadata))
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(b"the last good one")
+    with pytest.raises(VerificationFailed, match="depth_absolute is"):
+        export_onnx(load_network(checkpoint), metadata, path)
+    assert path.read_bytes() == b"the last good one"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.onnx"]
+
+
+def test_metadata_of_another_network_are_refused(checkpoint: Path, metadata: GraphMetadata) -> None:
+    with pytest.raises(ExportError, match=r"has the thresholds \(10.0, 20.0, 50.0, 100.0\), not \(100.0,\)"):
+        to_graph(PixelNetwork(load_network(checkpoint)), dataclasses.replace(metadata, thresholds=(100.0,)))
+
+
+@pytest.fixture
+def failing_exporter(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.onnx.OnnxExporterError("Failed to decompose.\nA page of advice.")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    return fail
+
+
+@pytest.mark.usefixtures("failing_exporter")
+def test_what_torch_cannot_export_is_one_line(checkpoint: Path, metadata: GraphMetadata) -> None:
+    with pytest.raises(ExportError) as caught:
+        to_graph(PixelNetwork(load_network(checkpoint)), metadata)
+    assert str(caught.value) == "torch cannot export this network: Failed to decompose."
