@@ -102,7 +102,7 @@ def _text(data: bytes) -> dict[str, str]:
 
 
 FORMAT = Format(
-    name="png16",
+    name="png",
     media_type="image/png",
     extension=".png",
     description="16-bit PNG, metres = value / 512, 0 = not valid",

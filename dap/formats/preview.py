@@ -107,7 +107,7 @@ def _round_metres(near: float, far: float) -> list[float]:
 
 
 FORMAT = Format(
-    name="preview",
+    name="jpeg",
     media_type="image/jpeg",
     extension=".jpg",
     description="coloured JPEG with a legend in metres, for the eye",

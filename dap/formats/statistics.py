@@ -45,7 +45,7 @@ def _rounded(metres: float | None) -> float | None:
 
 
 FORMAT = Format(
-    name="statistics",
+    name="json",
     media_type="application/json",
     extension=".json",
     description="statistics: valid share, extremes, percentiles, latitude bands",

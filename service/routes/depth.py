@@ -24,7 +24,7 @@ router = APIRouter(tags=["panoramas"])
 
 # How a number of the answer becomes metres, where the answer is numbers: metres = value / scale.
 _VALUE_HEADERS = {
-    "png16": {"X-Depth-Unit": "metre", "X-Depth-Scale": str(STEPS_PER_METRE), "X-Depth-Invalid": str(INVALID)},
+    "png": {"X-Depth-Unit": "metre", "X-Depth-Scale": str(STEPS_PER_METRE), "X-Depth-Invalid": str(INVALID)},
     "npy": {"X-Depth-Unit": "metre", "X-Depth-Scale": "1", "X-Depth-Invalid": "NaN"},
 }
 

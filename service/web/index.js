@@ -21,7 +21,7 @@ async function attempt(work) {
 }
 
 async function showPreview() {
-  const answer = await post("/depth?format=preview");
+  const answer = await post("/depth?format=jpeg");
   URL.revokeObjectURL(element("preview").src);
   element("preview").src = URL.createObjectURL(await answer.blob());
   element("preview").hidden = element("links").hidden = false;

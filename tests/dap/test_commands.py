@@ -59,7 +59,7 @@ class TestPredict:
             np.testing.assert_array_equal(np.asarray(image), 15 * 512)
 
     def test_every_format_that_is_named_is_written(self, pano: Path, tmp_path: Path) -> None:
-        wanted = [part for name in ("png16", "npy", "preview", "statistics", "ply") for part in ("--format", name)]
+        wanted = [part for name in ("png", "npy", "jpeg", "json", "ply") for part in ("--format", name)]
         run("predict", pano, "-o", tmp_path / "out", *wanted)
         assert names(tmp_path / "out") == [f"pano.depth.{kind}" for kind in ("jpg", "json", "npy", "ply", "png")]
         assert np.load(tmp_path / "out" / "pano.depth.npy")[16, 32] == 15
@@ -103,13 +103,13 @@ class TestPredict:
         assert (summary["model"], summary["engine"], summary["device"]) == ("red", "onnx", "cpu")
         (written,), (failed,) = summary["written"], summary["failed"]
         assert written["input"] == str(pano)
-        assert written["outputs"] == {"png16": str(tmp_path / "out" / "pano.depth.png")}
+        assert written["outputs"] == {"png": str(tmp_path / "out" / "pano.depth.png")}
         assert (written["valid_share"], written["range"], written["range_mask"]) == (1.0, 100.0, "head")
         assert (failed["input"], failed["error"]) == (str(tmp_path / "broken.png"), "unsupported-media-type")
 
     def test_results_beside_their_pictures_are_no_input_of_the_next_run(self, pano: Path) -> None:
         for _ in range(2):
-            result = run("predict", pano.parent, "-o", pano.parent, "--format", "png16", "--format", "preview")
+            result = run("predict", pano.parent, "-o", pano.parent, "--format", "png", "--format", "jpeg")
             assert result.stdout.startswith("1 of 1")
 
     def test_two_pictures_with_one_name_are_refused_before_anything_is_written(self, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ class TestPredict:
         self, pano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("DAP_PREDICT_OUTPUT", str(tmp_path / "out"))
-        monkeypatch.setenv("DAP_PREDICT_FORMAT", "npy preview")
+        monkeypatch.setenv("DAP_PREDICT_FORMAT", "npy jpeg")
         monkeypatch.setenv("DAP_PREDICT_RANGE", "10")
         monkeypatch.setenv("DAP_PREDICT_SIZE", "model")
         run("predict", pano)

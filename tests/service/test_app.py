@@ -58,15 +58,15 @@ async def test_every_format_of_a_photograph_agrees(client) -> None:
     body = SAMPLE.read_bytes()
     answers = {
         name: await client.post(f"/depth?format={name}", content=body)
-        for name in ("png16", "npy", "preview", "statistics")
+        for name in ("png", "npy", "jpeg", "json")
     }
     metres = np.load(io.BytesIO(answers["npy"].content))
-    said = answers["statistics"].json()
+    said = answers["json"].json()
     assert said["max"] == pytest.approx(float(np.nanmax(metres)), abs=1e-3)
     with Image.open(SAMPLE) as photograph:
         assert (said["width"], said["height"]) == photograph.size
-    assert (np.isnan(metres) == ~png16.decode(answers["png16"].content).valid).all()
-    with Image.open(io.BytesIO(answers["preview"].content)) as preview:
+    assert (np.isnan(metres) == ~png16.decode(answers["png"].content).valid).all()
+    with Image.open(io.BytesIO(answers["jpeg"].content)) as preview:
         assert preview.size == (said["width"], said["height"])
 
 

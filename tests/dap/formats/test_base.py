@@ -11,7 +11,7 @@ from dap.formats.negotiation import negotiate
 
 def test_a_format_is_found_by_its_name() -> None:
     assert find(DEPTH_FORMATS, "npy").media_type == "application/x-npy"
-    with pytest.raises(InvalidParameter, match="one of png16, npy, preview, statistics; got 'exr'"):
+    with pytest.raises(InvalidParameter, match="one of png, npy, jpeg, json; got 'exr'"):
         find(DEPTH_FORMATS, "exr")
 
 

@@ -11,29 +11,29 @@ from dap.formats.negotiation import negotiate
 @pytest.mark.parametrize(
     ("accept", "name"),
     [
-        (None, "png16"),
-        ("", "png16"),
-        ("*/*", "png16"),
-        ("image/*", "png16"),
-        ("image/png", "png16"),
-        ("image/jpeg", "preview"),
-        ("application/json", "statistics"),
+        (None, "png"),
+        ("", "png"),
+        ("*/*", "png"),
+        ("image/*", "png"),
+        ("image/png", "png"),
+        ("image/jpeg", "jpeg"),
+        ("application/json", "json"),
         ("application/x-npy", "npy"),
         ("APPLICATION/X-NPY", "npy"),
         # Browsers.
-        ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8", "png16"),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8", "png"),
         # Quality decides, then the order of the registry, never that of the header.
-        ("image/png;q=0.5, application/json", "statistics"),
-        ("application/json, image/jpeg", "preview"),
-        ("application/json;q=0.9, image/*;q=0.8, */*;q=0.1", "statistics"),
+        ("image/png;q=0.5, application/json", "json"),
+        ("application/json, image/jpeg", "jpeg"),
+        ("application/json;q=0.9, image/*;q=0.8, */*;q=0.1", "json"),
         # The most specific range counts, even where it says less.
-        ("image/*, image/png;q=0.1", "preview"),
+        ("image/*, image/png;q=0.1", "jpeg"),
         ("*/*, image/*;q=0", "npy"),
         ("image/png;q=0, */*", "npy"),
         # Other parameters and spaces are nothing to us.
-        ("image/jpeg;foo=bar;q=0.7 , image/png ; q=0.6", "preview"),
+        ("image/jpeg;foo=bar;q=0.7 , image/png ; q=0.6", "jpeg"),
         # What cannot be read is left out.
-        ("nonsense, ;;, image/jpeg", "preview"),
+        ("nonsense, ;;, image/jpeg", "jpeg"),
     ],
 )
 def test_the_format_that_an_accept_header_prefers(accept: str | None, name: str) -> None:
@@ -42,7 +42,7 @@ def test_the_format_that_an_accept_header_prefers(accept: str | None, name: str)
 
 @pytest.mark.parametrize("accept", ["text/html", "image/webp", "image/*;q=0, application/*;q=0", "*/*;q=0", "png"])
 def test_what_cannot_be_written_is_refused_with_what_can(accept: str) -> None:
-    offers = r"image/png \(png16\), application/x-npy \(npy\), image/jpeg \(preview\), application/json \(statistics\)"
+    offers = r"image/png \(png\), application/x-npy \(npy\), image/jpeg \(jpeg\), application/json \(json\)"
     with pytest.raises(NotAcceptable, match=offers):
         negotiate(DEPTH_FORMATS, accept)
 

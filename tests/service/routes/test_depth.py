@@ -73,7 +73,7 @@ class TestFormat:
         assert "x-depth-scale" not in answer.headers
 
     async def test_json_is_statistics_with_model_range_and_timing(self, client, panorama) -> None:
-        answer = await client.post("/depth?format=statistics", content=panorama(red=80), headers=INPUT)
+        answer = await client.post("/depth?format=json", content=panorama(red=80), headers=INPUT)
         said = answer.json()
         assert (said["model"], said["range"], said["range_mask"]) == ("dap-s", 100, "head")
         assert said["valid_share"] == 1
@@ -81,7 +81,7 @@ class TestFormat:
         assert set(said["timing"]) == {"decode", "queue", "inference"}
 
     async def test_json_of_nothing_valid_is_still_json(self, client, panorama) -> None:
-        answer = await client.post("/depth?format=statistics&range=10", content=panorama(red=80), headers=INPUT)
+        answer = await client.post("/depth?format=json&range=10", content=panorama(red=80), headers=INPUT)
         said = json.loads(answer.content, parse_constant=pytest.fail)
         assert (said["valid_share"], said["median"]) == (0, None)
 
