@@ -11,7 +11,9 @@ function table(title, rows) {
   if (!rows.length) return "";
   const body = rows.map(([name, what, text]) =>
     make("tr", "", make("td", "", make("code", name)), make("td", "", make("code", what)), make("td", text)));
-  return make("details", "", make("summary", title), make("table", "", ...body));
+  const details = make("details", "", make("summary", title), make("table", "", ...body));
+  details.open = title === "parameters";
+  return details;
 }
 
 function kind(schema = {}) {
