@@ -63,6 +63,15 @@ class SceneBuilder:
     def choose(self, options: Sequence[T]) -> T:
         return options[int(self.rng.random() * len(options))]
 
+    def weighted(self, options: Sequence[tuple[float, T]]) -> T:
+        """One of the options, each a weight and what it is the weight of."""
+        rest = self.rng.random() * sum(weight for weight, _ in options)
+        for weight, option in options:
+            rest -= weight
+            if rest < 0:
+                return option
+        return options[-1][1]
+
     # ---- colours, linear RGB
     def gray(self, low: float, high: float, tint: float = 0.06) -> Color:
         g = self.uniform(low, high)

@@ -293,13 +293,7 @@ def tripod(b: SceneBuilder) -> None:
 
 def sample_indoor(b: SceneBuilder, seed: int) -> Scene:
     """One indoor scene from the builder's random numbers."""
-    pick = b.rng.random() * sum(weight for weight, _ in ROOMS)
-    recipe = ROOMS[-1][1]
-    for weight, candidate in ROOMS:
-        if pick < weight:
-            recipe = candidate
-            break
-        pick -= weight
+    recipe = b.weighted(ROOMS)
     recipe(b)
     level = -0.15 if recipe is arcade else -b.choose((0.15, 0.3, 3.5, 7.0))
     sky = _outside(b, b.choose((0.02, 0.6, 1.5, 4.0)), level)

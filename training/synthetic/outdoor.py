@@ -498,13 +498,7 @@ def _sky(b: SceneBuilder, weather: str) -> tuple[Sky, float]:
 
 def sample_outdoor(b: SceneBuilder, seed: int) -> Scene:
     """One outdoor scene from the builder's random numbers."""
-    pick = b.rng.random() * sum(weight for weight, _ in PLACES)
-    recipe = PLACES[-1][1]
-    for weight, candidate in PLACES:
-        if pick < weight:
-            recipe = candidate
-            break
-        pick -= weight
+    recipe = b.weighted(PLACES)
     b.camera = (0.0, 0.0, b.normal(1.65, 0.2, 1.0, 2.4) if b.chance(0.85) else b.uniform(0.5, 5.0))
     b.footprints.append((0.0, 0.0, 0.5))
     weather = recipe(b)

@@ -110,3 +110,12 @@ def test_exposure_says_how_bright_the_picture_is() -> None:
     scene = sample_scene(9, "indoor")
     dark, bright = (render([replace(scene, faults=Faults(exposure=e))], 32, 64).rgb.float().mean() for e in (0.05, 0.3))
     assert bright > 1.5 * dark
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_gpu_draws_what_a_cpu_draws(mixed: Rendered) -> None:
+    there = render_batch(SEEDS, 32, 64, device="cuda")
+    same = torch.isclose(there.depth.cpu(), mixed.depth, rtol=1e-4)
+    assert same.float().mean() > 0.998
+    assert (there.rgb.cpu().int() - mixed.rgb.int()).abs().float().mean() < 1
