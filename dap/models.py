@@ -75,7 +75,7 @@ def known_models() -> tuple[Model, ...]:
             name="dap-s",
             description="small, trained from scratch on rendered scenes; for the CPU",
             licence="Apache-2.0",
-            source="bundled with depth-any-panorama",
+            source="this package",
             input_size=(256, 512),
             thresholds=RANGES,
             path=Path(__file__).parent / "weights" / "dap-s.onnx",

@@ -34,7 +34,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     def advance(amount: int) -> None:
         nonlocal done, next_line
         done += amount
-        if time.monotonic() >= next_line:
+        if done < total and time.monotonic() >= next_line:
             _log.info("%s: %d of %d (%.0f%%)", label, done, total, 100 * done / max(total, 1))
             next_line = time.monotonic() + _EVERY_S
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from dap.errors import ExportError
+from dap.errors import ExportError, InvalidParameter
 from dap.graph import GraphMetadata
 from dap.model.dap import DapNetwork, PixelNetwork
 from model_export.verify import Agreement, verify
@@ -45,7 +45,7 @@ def export_onnx(
         How well the two agree.
 
     Raises:
-        ExportError: the exporter failed.
+        ExportError, InvalidParameter: see `to_graph`.
         VerificationFailed: the exported graph says something else than the network; nothing is written.
     """
     graph = to_graph(PixelNetwork(network), metadata)
@@ -64,6 +64,7 @@ def to_graph(network: PixelNetwork, metadata: GraphMetadata) -> onnx.ModelProto:
 
     Raises:
         ExportError: the exporter failed, or the metadata are not those of this network.
+        InvalidParameter: the network cannot run at the input size of the metadata.
     """
     thresholds = network.network.config.thresholds
     if metadata.thresholds != thresholds:
@@ -83,7 +84,10 @@ def to_graph(network: PixelNetwork, metadata: GraphMetadata) -> onnx.ModelProto:
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        raise ExportError(f"torch cannot export this network: {str(error).partition(chr(10))[0]}") from error
+        if isinstance(error.__cause__, InvalidParameter):
+            raise error.__cause__ from None
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise ExportError(f"torch cannot export this network: {reason}") from error
     if program is None:
         raise ExportError("torch gave no ONNX program.")
     graph: onnx.ModelProto = program.model_proto

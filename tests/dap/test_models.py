@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dap.errors import InvalidParameter, ModelFileInvalid, ModelFileMissing, UnknownModel
+from dap.graph import read_graph_metadata
 from dap.hub import HubFile
 from dap.models import DEFAULT_MODEL, Model, cache_folder, find_model, known_models, model_file, pull
 from tests.dap.graphs import METADATA, red_graph, save
@@ -21,6 +22,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_bundled_model_is_the_default_and_comes_first() -> None:
     assert known_models()[0].name == DEFAULT_MODEL == "dap-s"
     assert known_models()[0].bundled
+
+
+def test_the_bundled_file_is_what_the_registry_says() -> None:
+    bundled = find_model("dap-s")
+    metadata = read_graph_metadata(model_file(bundled))
+    assert (metadata.name, metadata.licence) == (bundled.name, bundled.licence)
+    assert (metadata.input_size, metadata.thresholds) == (bundled.input_size, bundled.thresholds)
+    assert bundled.path.stat().st_size <= 40e6
 
 
 def test_the_release_is_known_as_its_authors_published_it() -> None:

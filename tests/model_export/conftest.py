@@ -12,6 +12,12 @@ from dap.model.dap import DapNetwork
 from model_export.commands import export
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Networks this small are slower with more."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A spherical hybrid network in which no weight is what it was initialised to, so that all of it shows."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dap.engines import create_engine
-from dap.errors import ExportError, VerificationFailed
+from dap.errors import ExportError, InvalidParameter, VerificationFailed
 from dap.graph import GraphMetadata, read_graph_metadata
 from dap.model.checkpoints import load_network, network_from_state
 from dap.model.dap import PixelNetwork
@@ -120,6 +120,11 @@ def test_an_export_that_disagrees_is_not_written(
 def test_metadata_of_another_network_are_refused(checkpoint: Path, metadata: GraphMetadata) -> None:
     with pytest.raises(ExportError, match=r"has the thresholds \(10.0, 20.0, 50.0, 100.0\), not \(100.0,\)"):
         to_graph(PixelNetwork(load_network(checkpoint)), dataclasses.replace(metadata, thresholds=(100.0,)))
+
+
+def test_a_size_that_the_network_cannot_take_is_a_wrong_parameter(checkpoint: Path, metadata: GraphMetadata) -> None:
+    with pytest.raises(InvalidParameter, match="multiples of 16; the image is 50x100"):
+        to_graph(PixelNetwork(load_network(checkpoint)), dataclasses.replace(metadata, input_size=(50, 100)))
 
 
 @pytest.fixture
