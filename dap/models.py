@@ -14,7 +14,7 @@ from dap.depth import RANGES
 from dap.errors import InvalidParameter, ModelFileInvalid, ModelFileMissing, UnknownModel
 from dap.graph import read_graph_metadata, size_from_json
 from dap.hub import HubFile, Progress, fetch
-from dap.model.config import NetworkConfig
+from dap.model.config import CONFIG_KEY, NetworkConfig
 
 DEFAULT_MODEL = "dap-s"
 SUFFIXES = (".onnx", ".pth", ".safetensors")
@@ -26,7 +26,6 @@ _OFFICIAL_LICENCE = (
     "integrator); the encoder is under Meta's DINOv3 licence"
 )
 _NOT_STATED = "not stated in the file"
-_NETWORK_KEY = "dap.network"  # as dap.model.checkpoints writes it, which imports torch
 
 State = Literal["bundled", "downloaded", "not downloaded", "local file", "missing"]
 
@@ -194,7 +193,7 @@ def _official_layout(path: Path) -> Model:
 
 def _checkpoint(path: Path) -> Model:
     metadata = _safetensors_metadata(path)
-    if _NETWORK_KEY not in metadata:
+    if CONFIG_KEY not in metadata:
         return _official_layout(path)
     size = metadata.get("dap.input_size")
     return Model(
@@ -203,7 +202,7 @@ def _checkpoint(path: Path) -> Model:
         licence=metadata.get("dap.licence", _NOT_STATED),
         source=path.name,
         input_size=size_from_json(size) if size else (256, 512),
-        thresholds=NetworkConfig.from_json(metadata[_NETWORK_KEY]).thresholds,
+        thresholds=NetworkConfig.from_json(metadata[CONFIG_KEY]).thresholds,
         path=path,
     )
 

@@ -16,11 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dap.errors import ModelFileInvalid, ModelFileMissing
-from dap.model.config import EncoderName, NetworkConfig
+from dap.model.config import CONFIG_KEY, EncoderName, NetworkConfig
 from dap.model.dap import DapNetwork
 from dap.model.vit import VIT_SHAPES
 
-CONFIG_KEY = "dap.network"
 _LISTED = 12
 _MASK_SIGN = ("mask_head.output_conv2.2.weight", "mask_head.output_conv2.2.bias")
 

@@ -9,6 +9,9 @@ from dap.errors import ModelFileInvalid
 EncoderName = Literal["vit-s", "vit-b", "vit-l", "hybrid-s", "hybrid-xs"]
 DepthActivation = Literal["linear", "log"]
 
+CONFIG_KEY = "dap.network"
+"""Where our checkpoints keep the configuration, as JSON, in the metadata of safetensors."""
+
 PATCH = 16
 """Height and width of every input are multiples of this many pixels, for every encoder."""
 
