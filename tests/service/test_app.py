@@ -57,8 +57,7 @@ async def test_depth_over_http_is_depth_in_python(client, model: str, range_m: i
 async def test_every_format_of_a_photograph_agrees(client) -> None:
     body = SAMPLE.read_bytes()
     answers = {
-        name: await client.post(f"/depth?format={name}", content=body)
-        for name in ("png", "npy", "jpeg", "json")
+        name: await client.post(f"/depth?format={name}", content=body) for name in ("png", "npy", "jpeg", "json")
     }
     metres = np.load(io.BytesIO(answers["npy"].content))
     said = answers["json"].json()
