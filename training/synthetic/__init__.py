@@ -19,5 +19,5 @@ mip maps: Williams, SIGGRAPH 1983; ambient occlusion: Zhukov et al., EGWR 1998; 
 unreasonable effectiveness of quasirandom sequences", 2018; JPEG quantisation: ITU-T T.81, Annex K.
 """
 
-RENDERER_VERSION = 5
+RENDERER_VERSION = 6
 """Counts up when a seed gives another picture or another depth: rendered scenes kept on disk are named by it."""

@@ -12,7 +12,6 @@ from training.synthetic.scene import (
     BOX,
     CYLINDER,
     ELLIPSOID,
-    WORLD,
     Color,
     Faults,
     Frame,
@@ -33,7 +32,17 @@ CLEARANCE = 0.22  # metres between the camera and the nearest movable thing
 
 @dataclass
 class SceneBuilder:
-    """Collects the parts of one scene; all chance comes from `rng`, so a seed says everything."""
+    """Collects the parts of one scene; all chance comes from `rng`, so a seed says everything.
+
+    Attributes:
+        camera: metres; movable things keep away from it.
+        solids: rows of kind, centre, half sizes, rotation and three materials.
+        owners: for each solid, the movable object it belongs to, or STRUCTURE.
+        materials: rows as in Scene.
+        lamps: rows as in Scene.
+        footprints: circles on the floor that are taken, x, y and radius in metres.
+        uplight: light on faces that look down, beyond the usual, as a share of what falls on those that look up.
+    """
 
     rng: random.Random
     camera: Vector = (0.0, 0.0, 1.6)
@@ -251,6 +260,3 @@ def random_tilt(builder: SceneBuilder, upright: float) -> float:
     """Radians: nearly upright with that probability, else up to 20 degrees, as in hand-held and scanned panoramas."""
     degrees = abs(builder.rng.gauss(0, 1.2)) if builder.chance(upright) else builder.uniform(0, 20)
     return math.radians(min(degrees, 20.0))
-
-
-__all__ = ["STRUCTURE", "WORLD", "Frame", "SceneBuilder", "random_tilt"]

@@ -1,11 +1,12 @@
 """Auditoriums, staircases and arcades: rooms that are more than furniture along walls."""
 
 import math
+from dataclasses import dataclass
 
 from training.synthetic import furniture
-from training.synthetic.builder import WORLD, SceneBuilder
+from training.synthetic.builder import SceneBuilder
 from training.synthetic.rooms import build_shell, lamp_colour, place_camera, rectangle
-from training.synthetic.scene import Frame
+from training.synthetic.scene import WORLD, Frame
 from training.synthetic.walls import Finish, Opening, Wall, build_wall, random_finish
 
 
@@ -100,66 +101,105 @@ def _hung_ceiling(b: SceneBuilder, width: float, length: float, height: float, f
         b.end()
 
 
+@dataclass(frozen=True)
+class Stairwell:
+    """Measures of a staircase in metres; the flights lie at negative y, the one up at positive x, the other opposite.
+
+    Attributes:
+        width: of one flight.
+        gap: between the flights.
+        landing: depth of the landing.
+        rise: of a step.
+        tread: of a step.
+        steps: of one flight.
+        height: of the ceiling over the landing.
+    """
+
+    width: float
+    gap: float
+    landing: float
+    rise: float
+    tread: float
+    steps: int
+    height: float
+
+    @property
+    def side(self) -> float:
+        """The outer walls stand at plus and minus this x."""
+        return self.width + self.gap / 2
+
+    @property
+    def run(self) -> float:
+        return self.steps * self.tread
+
+    @property
+    def climb(self) -> float:
+        return self.steps * self.rise
+
+
 def staircase(b: SceneBuilder) -> None:
-    """A landing with one flight up and one flight down, side by side or in line."""
+    """A landing with one flight up and one flight down, side by side."""
     width, landing = b.uniform(1.1, 1.8), b.uniform(1.3, 3.0)
     rise, tread, steps = b.uniform(0.15, 0.18), b.uniform(0.27, 0.32), b.count(8, 14)
     height = b.uniform(2.4, 3.0) + 0.3
     finish = random_finish(b, height)
-    run, gap = steps * tread, b.choose((0.0, 0.12, 0.25))
-    total = 2 * width + gap
-    place_camera(b, ((-total / 2, 0.0), (total / 2, 0.0), (total / 2, landing), (-total / 2, landing)), height)
-    top = height + steps * rise
-    wall, low = finish.wall, -steps * rise
-    b.slab(WORLD, (-total / 2, 0, -0.3), (total / 2, landing, 0), finish.floor)
-    b.slab(WORLD, (-total / 2 - 0.2, -run - 2.0, low - 0.2), (-total / 2, landing + 0.2, top), wall)
-    b.slab(WORLD, (total / 2, -run - 2.0, low - 0.2), (total / 2 + 0.2, landing + 0.2, top), wall)
-    back = Wall(
-        Frame(total / 2, landing, 0, math.pi), total, (Opening(0.2, 1.1, 0, 2.05, "door"),) if b.chance(0.5) else ()
-    )
-    build_wall(b, back, finish, wall)
-    if gap:
-        b.slab(WORLD, (-gap / 2, -run, low), (gap / 2, 0, top if b.chance(0.6) else 1.0), wall)
+    well = Stairwell(width, b.choose((0.0, 0.12, 0.25)), landing, rise, tread, steps, height)
+    side = well.side
+    place_camera(b, ((-side, 0.0), (side, 0.0), (side, landing), (-side, landing)), height)
+    _stairwell_walls(b, well, finish)
+    _flights(b, well, finish)
+    _stair_ceilings_and_rails(b, well, finish)
+    for _ in range(b.count(0, 3)):
+        furniture.picture(b, Frame(b.choose((-1, 1)) * side, b.uniform(0.3, landing), 0, math.pi))
+
+
+def _stairwell_walls(b: SceneBuilder, well: Stairwell, finish: Finish) -> None:
+    side, top, low, end = well.side, well.height + well.climb + 0.5, -well.climb, -well.run - 2.0
+    b.slab(WORLD, (-side, 0, -0.3), (side, well.landing, 0), finish.floor)
+    b.slab(WORLD, (-side - 0.2, end, low - 0.2), (-side, well.landing + 0.2, top), finish.wall)
+    b.slab(WORLD, (side, end, low - 0.2), (side + 0.2, well.landing + 0.2, top), finish.wall)
+    b.slab(WORLD, (-side - 0.2, end - 0.2, low - 0.2), (side + 0.2, end, top), finish.accent)
+    door = (Opening(0.2, 1.1, 0, 2.05, "door"),) if b.chance(0.5) else ()
+    build_wall(b, Wall(Frame(side, well.landing, 0, math.pi), 2 * side, door), finish, finish.wall)
+    if well.gap:
+        b.slab(WORLD, (-well.gap / 2, -well.run, low), (well.gap / 2, 0, top if b.chance(0.6) else 1.0), finish.wall)
+
+
+def _flights(b: SceneBuilder, well: Stairwell, finish: Finish) -> None:
+    """Steps up and down with nosings, and the floors at their far ends."""
+    side, inner, low, end = well.side, well.gap / 2, -well.climb, -well.run - 2.0
     nosing = furniture.metal(b)
-    for i in range(steps):
-        b.slab(WORLD, (gap / 2, -(i + 1) * tread, low), (total / 2, -i * tread + 0.02, (i + 1) * rise), finish.floor)
-        b.slab(
-            WORLD,
-            (gap / 2, -i * tread - 0.02, (i + 1) * rise - 0.01),
-            (total / 2, -i * tread + 0.025, (i + 1) * rise + 0.004),
-            nosing,
-        )
-        b.slab(WORLD, (-total / 2, -(i + 1) * tread, low - 0.2), (-gap / 2, -i * tread, -(i + 1) * rise), finish.floor)
-    b.slab(WORLD, (gap / 2, -run - 2.0, low), (total / 2, -run, steps * rise), finish.floor)
-    b.slab(WORLD, (-total / 2, -run - 2.0, low - 0.2), (-gap / 2, -run, -steps * rise), finish.floor)
-    b.slab(WORLD, (-total / 2 - 0.2, -run - 2.2, low - 0.2), (total / 2 + 0.2, -run - 2.0, top), finish.accent)
-    b.slab(WORLD, (-total / 2, -0.6, height), (total / 2, landing, top), finish.ceiling)
-    slope = math.atan2(rise, tread)
-    length = math.hypot(run, steps * rise)
-    lid = b.uniform(2.2, 2.5)
-    b.box(
-        WORLD, (-total / 4, -run / 2, lid - steps * rise / 2), (width / 2, length / 2, 0.05), finish.ceiling, roll=slope
-    )
-    b.box(
-        WORLD,
-        (total / 4, -run / 2, height + 0.4 + steps * rise / 2),
-        (width / 2, length / 2, 0.05),
-        finish.ceiling,
-        roll=-slope,
-    )
+    for i in range(well.steps):
+        near, far, up = -i * well.tread, -(i + 1) * well.tread, (i + 1) * well.rise
+        b.slab(WORLD, (inner, far, low), (side, near + 0.02, up), finish.floor)
+        b.slab(WORLD, (inner, near - 0.02, up - 0.01), (side, near + 0.025, up + 0.004), nosing)
+        b.slab(WORLD, (-side, far, low - 0.2), (-inner, near, -up), finish.floor)
+    b.slab(WORLD, (inner, end, low), (side, -well.run, well.climb), finish.floor)
+    b.slab(WORLD, (-side, end, low - 0.2), (-inner, -well.run, -well.climb), finish.floor)
+
+
+def _stair_ceilings_and_rails(b: SceneBuilder, well: Stairwell, finish: Finish) -> None:
+    """A level ceiling over the landing, slanted ones over the flights, lamps, and a handrail on either wall."""
+    side, rising = well.side, well.climb / 2
+    b.slab(WORLD, (-side, -0.6, well.height), (side, well.landing, well.height + well.climb), finish.ceiling)
+    slope, lid = math.atan2(well.rise, well.tread), b.uniform(2.2, 2.5)
+    half = (well.width / 2, math.hypot(well.run, well.climb) / 2, 0.05)
+    b.box(WORLD, (-side / 2, -well.run / 2, lid - rising), half, finish.ceiling, roll=slope)
+    b.box(WORLD, (side / 2, -well.run / 2, well.height + 0.4 + rising), half, finish.ceiling, roll=-slope)
+    above = well.height + well.climb + 0.4
+    b.slab(WORLD, (-side, -well.run - 2.0, above), (side, -well.run + 0.2, above + 0.2), finish.ceiling)
     rail = furniture.wooden(b) if b.chance(0.5) else furniture.metal(b)
-    b.box(WORLD, (total / 2 - 0.07, -run / 2, 0.9 + steps * rise / 2), (0.025, length / 2, 0.03), rail, roll=-slope)
-    b.box(WORLD, (-total / 2 + 0.07, -run / 2, 0.9 - steps * rise / 2), (0.025, length / 2, 0.03), rail, roll=slope)
+    b.box(WORLD, (side - 0.07, -well.run / 2, 0.9 + rising), (0.025, half[1], 0.03), rail, roll=-slope)
+    b.box(WORLD, (0.07 - side, -well.run / 2, 0.9 - rising), (0.025, half[1], 0.03), rail, roll=slope)
     glow = b.material("plain", 1.0, (1, 1, 0.95), emission=b.uniform(2, 8))
+    end = -well.run - 1.0
     for x, y, z in (
-        (0.0, landing / 2, height),
-        (-total / 4, -run - 1.0, lid - steps * rise),
-        (total / 4, -run - 1.0, top - 0.2),
+        (0.0, well.landing / 2, well.height),
+        (-side / 2, end, lid - well.climb),
+        (side / 2, end, well.height + well.climb - 0.2),
     ):
         b.box(WORLD, (x, y, z - 0.03), (0.3, 0.15, 0.03), glow)
         b.lamp((x, y, z - 0.25), 0.3, lamp_colour(b, b.uniform(1, 3)))
-    for _ in range(b.count(0, 3)):
-        furniture.picture(b, Frame(b.choose((-1, 1)) * total / 2, b.uniform(0.3, landing), 0, math.pi))
 
 
 def arcade(b: SceneBuilder) -> None:

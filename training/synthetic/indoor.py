@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 
 from training.synthetic import furniture
-from training.synthetic.builder import WORLD, SceneBuilder, random_tilt
+from training.synthetic.builder import SceneBuilder, random_tilt
 from training.synthetic.camera_faults import photo_faults, scanner_faults
 from training.synthetic.halls import arcade, auditorium, staircase
 from training.synthetic.rooms import (
@@ -24,7 +24,7 @@ from training.synthetic.rooms import (
     table_below_camera,
     table_with_chairs,
 )
-from training.synthetic.scene import Frame, Scene, Sky
+from training.synthetic.scene import WORLD, Frame, Scene, Sky
 from training.synthetic.textures import TEXTURES
 from training.synthetic.walls import Corner, random_finish
 

@@ -7,13 +7,14 @@ import math
 from collections.abc import Callable
 
 from training.synthetic import furniture
-from training.synthetic.builder import WORLD, SceneBuilder, random_tilt
+from training.synthetic.builder import SceneBuilder, random_tilt
 from training.synthetic.camera_faults import photo_faults
-from training.synthetic.scene import Color, Frame, Scene, Sky, Vector
+from training.synthetic.scene import WORLD, Color, Frame, Scene, Sky, Vector
 from training.synthetic.textures import TEXTURES
 from training.synthetic.walls import Opening, Wall, build_wall, random_finish
 
 HORIZON = 3000.0  # metres; the ground ends there
+SUN_DISTANCE = 400.0  # metres from the camera: far enough for parallel shadows within their reach
 
 
 def ground(b: SceneBuilder, kind: str) -> None:
@@ -505,11 +506,10 @@ def sample_outdoor(b: SceneBuilder, seed: int) -> Scene:
     sky, strength = _sky(b, weather)
     warm = b.uniform(0.8, 1.0)
     power = 4.5 * strength
-    distance = 400.0
     b.lamps = [
         [
-            *(c + distance * s for c, s in zip(b.camera, sky.sun, strict=True)),
-            distance * 0.012,
+            *(c + SUN_DISTANCE * s for c, s in zip(b.camera, sky.sun, strict=True)),
+            SUN_DISTANCE * 0.012,
             power,
             power * warm,
             power * warm * warm,

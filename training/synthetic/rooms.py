@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from training.synthetic import furniture
-from training.synthetic.builder import WORLD, SceneBuilder
-from training.synthetic.scene import Color, Frame
+from training.synthetic.builder import SceneBuilder
+from training.synthetic.scene import WORLD, Color, Frame
 from training.synthetic.walls import Corner, Finish, Wall, build_wall, polygon_walls
 
 

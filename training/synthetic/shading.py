@@ -21,7 +21,6 @@ SHADOWED_LAMPS = 2
 LAMPS = 6
 OCCLUSION_RAYS = 2
 TILE = (8, 8)  # samples of the half grid
-SUN_DISTANCE = 400.0  # metres
 SHADOW_REACH = 60.0  # metres from the camera; farther ground is taken as lit
 
 

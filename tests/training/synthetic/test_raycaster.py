@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from dap.sphere import rays
-from training.synthetic.builder import WORLD, SceneBuilder
+from training.synthetic.builder import SceneBuilder
 from training.synthetic.raycaster import tiling
 from training.synthetic.render import Rendered, render
-from training.synthetic.scene import Faults, Frame, Scene, Sky
+from training.synthetic.scene import WORLD, Faults, Frame, Scene, Sky
 
 Array = npt.NDArray[np.float64]
 HEIGHT, WIDTH = 48, 96

@@ -4,9 +4,9 @@ import random
 
 import torch
 
-from training.synthetic.builder import WORLD, SceneBuilder
+from training.synthetic.builder import SceneBuilder
 from training.synthetic.render import render
-from training.synthetic.scene import Faults, Scene, Sky
+from training.synthetic.scene import WORLD, Faults, Scene, Sky
 
 SIZE = 128, 256
 
