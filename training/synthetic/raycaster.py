@@ -65,10 +65,9 @@ def _tile_planes(height: int, width: int, rows: int, columns: int) -> np.ndarray
 
 
 @functools.lru_cache(maxsize=16)
-def tiling(height: int, width: int, device: torch.device) -> Tiling:
-    """Tiles of about 128 rays (512 for large images)."""
-    rows = min(8 if height <= 256 else 16, height)
-    columns = max(1, min(16 if width <= 512 else 32, width // 4))
+def tiling(height: int, width: int, rows: int, columns: int, device: torch.device) -> Tiling:
+    """Tiles of at most rows x columns pixels; none is wider than a quarter turn."""
+    rows, columns = min(rows, height), max(1, min(columns, width // 4))
     y = np.minimum(np.arange(-(-height // rows) * rows), height - 1).reshape(-1, rows)
     x = np.minimum(np.arange(-(-width // columns) * columns), width - 1).reshape(-1, columns)
     pixels = (y[:, None, :, None] * width + x[None, :, None, :]).reshape(-1, rows * columns)
@@ -279,46 +278,90 @@ def cast_from_camera(solids: Solids, tiles: Tiling, camera: Tensor, camera_rotat
     return nearest, solid
 
 
-def _tile_bounds(rays: Rays, batch: int) -> tuple[Tensor, Tensor]:
-    """Centre (B, T, 3) and radius (B, T) of a ball about the origins of each tile's rays that have any reach; NaN where there are none."""
-    idle = rays.reach <= 0
-    low = torch.stack([torch.where(idle, torch.inf, c).amin(1) for c in rays.origin], -1)
-    high = torch.stack([torch.where(idle, -torch.inf, c).amax(1) for c in rays.origin], -1)
-    center = (low + high) / 2
-    radius = (high - low).norm(dim=-1) / 2
-    return center.reshape(batch, -1, 3), radius.reshape(batch, -1)
+@dataclass(frozen=True)
+class Patches:
+    """Where the rays of each tile start: the middle and half extents (B, T, 3) of the axis-aligned box about the origins that are in use, NaN where
+    none is. normal (B, T, 3): the common surface normal of a flat patch, zero where it is not flat; floor (B, T): the least height along it."""
+
+    middle: Tensor
+    half: Tensor
+    normal: Tensor
+    floor: Tensor
 
 
-def _local(family: Family, points: Tensor) -> Tensor:
-    """Points (B, T, 3) in the turned, unscaled frames of the solids: (3, B, T, N)."""
-    return torch.stack(
-        [
-            points @ family.rotations[..., i].transpose(1, 2) - (family.centers * family.rotations[..., i]).sum(-1)[:, None]
-            for i in range(3)
-        ]
-    )
+def patches(origin: Vectors, normals: Vectors, used: Tensor, batch: int) -> Patches:
+    """Bounds of tiles of surface points; all inputs (B * T, S)."""
+
+    def least(values: Sequence[Tensor]) -> Tensor:
+        return torch.stack([torch.where(used, c, torch.inf).amin(1) for c in values], -1).reshape(batch, -1, len(values))
+
+    def most(values: Sequence[Tensor]) -> Tensor:
+        return torch.stack([torch.where(used, c, -torch.inf).amax(1) for c in values], -1).reshape(batch, -1, len(values))
+
+    low, high = least(origin), most(origin)
+    facing, spread = least(normals), most(normals)
+    flat = ((spread - facing) < 1e-3).all(-1)
+    normal = torch.where(flat[..., None], facing, 0.0)
+    n = normal.reshape(-1, 3)
+    floor = least([origin[0] * n[:, 0, None] + origin[1] * n[:, 1, None] + origin[2] * n[:, 2, None]])[..., 0]
+    return Patches((low + high) / 2, (high - low) / 2, normal, floor)
 
 
-def cast_nearby(solids: Solids, rays: Rays, batch: int, reach: Tensor) -> Tensor:
+def _along(family: Family, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Centre and half extent of every solid along directions (B, T, 3): (B, T, N) each."""
+    middle = directions @ family.centers.transpose(1, 2)
+    axes = family.rotations * family.half_sizes[:, :, None, :]
+    half = sum((directions @ axes[..., i].transpose(1, 2)).abs() for i in range(3))
+    assert isinstance(half, Tensor)
+    return middle, half
+
+
+def _before(family: Family, where: Patches) -> Tensor:
+    """bool (B, T, N): whether the solid reaches the side of a patch to which its rays go; False for the solid a flat patch lies on."""
+    middle, half = _along(family, where.normal)
+    flat = (where.normal != 0).any(-1)
+    return (middle + half > where.floor[..., None] + 1e-4) | ~flat[..., None]
+
+
+def _local(family: Family, axis: int, points: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes (middle and half extents (B, T, 3)) along one local axis of the solids: middle and half extent (B, T, N)."""
+    direction = family.rotations[..., axis]
+    offset = points @ direction.transpose(1, 2) - (family.centers * direction).sum(-1)[:, None]
+    return offset, half @ direction.abs().transpose(1, 2)
+
+
+def cast_nearby(solids: Solids, rays: Rays, where: Patches, reach: Tensor) -> Tensor:
     """Distance (B * T, S) to the nearest solid, at most the ray's reach; `reach` (B,) bounds the rays' reach in each scene."""
     nearest = rays.reach.clone()
-    center, radius = _tile_bounds(rays, batch)
     for family in solids.families:
-        size = family.half_sizes.permute(2, 0, 1)[:, :, None]
-        gap = (_local(family, center).abs() - size).clamp_min_(0)
-        near = gap.square().sum(0) <= (radius + reach[:, None]).square()[..., None]
-        _cast_family(family, near, rays, nearest, None)
+        square = torch.zeros(())
+        for axis in range(3):
+            offset, half = _local(family, axis, where.middle, where.half)
+            gap = (offset.abs() - half - family.half_sizes[:, None, :, axis]).clamp_min_(0)
+            square = gap.square() if axis == 0 else square.addcmul_(gap, gap)
+        near = square <= reach.square()[:, None, None]
+        _cast_family(family, near & _before(family, where), rays, nearest, None)
     return nearest
 
 
-def cast_to_lamp(solids: Solids, rays: Rays, batch: int, lamp: Tensor, lamp_radius: Tensor) -> Tensor:
-    """Like `cast_nearby`, for rays that all end within `lamp_radius` (B,) of `lamp` (B, 3)."""
+def cast_to_lamp(solids: Solids, rays: Rays, where: Patches, lamp: Tensor, lamp_radius: Tensor) -> Tensor:
+    """Like `cast_nearby`, for rays that all end within `lamp_radius` (B,) of `lamp` (B, 3). Solids are kept if the hull of patch and lamp cannot be
+    told from them along their own axes and along two axes across the beam."""
     nearest = rays.reach.clone()
-    center, radius = _tile_bounds(rays, batch)
-    reach = torch.maximum(radius, lamp_radius[:, None])[..., None]
+    radius = lamp_radius[:, None, None]
+    beam = torch.nn.functional.normalize(lamp[:, None] - where.middle, dim=-1)
+    side = torch.nn.functional.normalize(torch.stack([-beam[..., 1], beam[..., 0], torch.full_like(beam[..., 0], 1e-6)], -1), dim=-1)
     for family in solids.families:
-        size = family.half_sizes.permute(2, 0, 1)[:, :, None]
-        start, end = _local(family, center), _local(family, lamp[:, None])
-        between = (torch.minimum(start, end) - reach <= size) & (torch.maximum(start, end) + reach >= -size)
-        _cast_family(family, between.all(0), rays, nearest, None)
+        maybe = _before(family, where)
+        for axis in range(3):
+            start, half = _local(family, axis, where.middle, where.half)
+            end = ((lamp[:, None] - family.centers) * family.rotations[..., axis]).sum(-1)[:, None]
+            size = family.half_sizes[:, None, :, axis]
+            maybe &= (torch.minimum(start - half, end - radius) <= size) & (torch.maximum(start + half, end + radius) >= -size)
+        for across in (side, torch.linalg.cross(beam, side)):
+            middle, half = _along(family, across)
+            own = torch.maximum((across.abs() * where.half).sum(-1), lamp_radius[:, None])
+            offset = middle - (across * where.middle).sum(-1)[..., None]
+            maybe &= offset.abs() <= half + own[..., None]
+        _cast_family(family, maybe, rays, nearest, None)
     return nearest

@@ -13,6 +13,8 @@ from training.synthetic.sampling import Kind, sample_scene
 from training.synthetic.scene import Scene
 from training.synthetic.shading import Surface, pack_lights, pack_materials, radiance, sky_radiance, surface, visibility
 
+TILE = (8, 16)  # pixels; small enough that few solids meet a tile, large enough that an operation on a row of tiles is worth its call
+
 
 @dataclass(frozen=True)
 class Rendered:
@@ -37,7 +39,7 @@ def _trace(scenes: Sequence[Scene], solids: Solids, height: int, width: int, dev
     turn = torch.from_numpy(np.stack([scene.camera_rotation for scene in scenes])).to(device)
     x, y, z = pixel_rays(height, width, device)
     rays = tuple(turn[:, i, 0, None] * x + turn[:, i, 1, None] * y + turn[:, i, 2, None] * z for i in range(3))
-    tiles = tiling(height, width, device)
+    tiles = tiling(height, width, *TILE, device)
     count, size = tiles.pixels.shape
     cut = [ray[:, tiles.pixels.reshape(-1)].reshape(-1, size) for ray in rays]
     origin = [camera[:, i].repeat_interleave(count)[:, None] for i in range(3)]

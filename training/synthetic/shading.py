@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.synthetic.raycaster import NO_SOLID, Rays, Solids, Vectors, cast_nearby, cast_to_lamp, tiling
+from training.synthetic.raycaster import NO_SOLID, Rays, Solids, Vectors, cast_nearby, cast_to_lamp, patches, tiling
 from training.synthetic.scene import BOX, ELLIPSOID, Scene
 from training.synthetic.textures import SIZE, texture_bank
 
 SHADOWED_LAMPS = 2
 LAMPS = 6
 OCCLUSION_RAYS = 2
+TILE = (8, 8)  # samples of the half grid
 SUN_DISTANCE = 400.0  # metres
 SHADOW_REACH = 60.0  # metres from the camera; farther ground is taken as lit
 JITTER_TABLE = 1 << 16
@@ -179,34 +180,42 @@ class _Secondary:
     def __init__(self, solids: Solids, grid: HalfGrid) -> None:
         self.solids, self.grid = solids, grid
         self.batch = grid.active.shape[0]
-        self.tiles = tiling(grid.rows, grid.columns, grid.active.device)
+        self.tiles = tiling(grid.rows, grid.columns, *TILE, grid.active.device)
         self.origin = self._vectors(grid.points)
+        self.where = patches(self.origin, self._vectors(grid.normals), self._cut(grid.active), self.batch)
 
     def _cut(self, image: Tensor) -> Tensor:
-        return image[:, self.tiles.pixels.reshape(-1)].reshape(-1, self.tiles.pixels.shape[1])
+        return image.index_select(1, self.tiles.pixels.reshape(-1)).reshape(-1, self.tiles.pixels.shape[1])
 
     def _vectors(self, v: Vectors) -> Vectors:
         return self._cut(v[0]), self._cut(v[1]), self._cut(v[2])
 
-    def _rays(self, direction: Vectors, reach: Tensor) -> Rays:
-        return Rays(self.origin, self._vectors(direction), self._cut(torch.where(self.grid.active, reach, 0.0)))
-
     def _joined(self, image: Tensor) -> Tensor:
-        return image.reshape(self.batch, -1)[:, self.tiles.slots]
+        return image.reshape(self.batch, -1).index_select(1, self.tiles.slots)
 
-    def nearby(self, direction: Vectors, reach: Tensor) -> Tensor:
-        """Free distance over reach (B,), 1 where nothing is near."""
-        rays = self._rays(direction, reach[:, None].expand_as(self.grid.active))
-        free = self._joined(cast_nearby(self.solids, rays, self.batch, reach)) / reach[:, None]
-        return torch.where(self.grid.active, free, 1.0)
+    def openness(self, seeds: Sequence[int], reach: Tensor) -> Tensor:
+        """Mean free share of `reach` (B,) over OCCLUSION_RAYS cosine-weighted directions; 1 where nothing is near."""
+        count, device = self.grid.active.shape[1], reach.device
+        directions = []
+        for ray in range(OCCLUSION_RAYS):
+            x, y, z = (a + n for a, n in zip(_on_sphere(*jitter(seeds, count, ray, device)), self.grid.normals, strict=True))
+            length = torch.rsqrt(x * x + y * y + z * z + 1e-8)
+            directions.append(self._vectors((x * length, y * length, z * length)))
+        fan = [torch.cat([d[i] for d in directions], 1) for i in range(3)]
+        start = [c.repeat(1, OCCLUSION_RAYS) for c in self.origin]
+        far = self._cut(torch.where(self.grid.active, reach[:, None], 0.0)).repeat(1, OCCLUSION_RAYS)
+        rays = Rays((start[0], start[1], start[2]), (fan[0], fan[1], fan[2]), far)
+        free = cast_nearby(self.solids, rays, self.where, reach).reshape(far.shape[0], OCCLUSION_RAYS, -1).mean(1)
+        return torch.where(self.grid.active, self._joined(free) / reach[:, None], 1.0)
 
     def lit(self, target: Vectors, lamp: Tensor, radius: Tensor) -> Tensor:
         """1 where the way from each point to its target near `lamp` is free, else 0."""
         offset = [t - p for t, p in zip(target, self.grid.points, strict=True)]
         length = torch.sqrt(offset[0] ** 2 + offset[1] ** 2 + offset[2] ** 2).clamp_min_(1e-3)
         reach = length - (radius[:, None] + 0.12)
-        towards = (offset[0] / length, offset[1] / length, offset[2] / length)
-        free = self._joined(cast_to_lamp(self.solids, self._rays(towards, reach), self.batch, lamp, radius))
+        towards = self._vectors((offset[0] / length, offset[1] / length, offset[2] / length))
+        rays = Rays(self.origin, towards, self._cut(torch.where(self.grid.active, reach, 0.0)))
+        free = self._joined(cast_to_lamp(self.solids, rays, self.where, lamp, radius))
         return ((free >= reach) | ~self.grid.active).to(torch.float32)
 
 
@@ -215,13 +224,7 @@ def visibility(solids: Solids, found: Surface, lights: Lights, seeds: Sequence[i
     grid = _half_grid(found, height, width)
     caster = _Secondary(solids, grid)
     count, device = grid.rows * grid.columns, found.distance.device
-    channels = []
-    openness = torch.zeros_like(grid.points[0])
-    for ray in range(OCCLUSION_RAYS):
-        x, y, z = (a + n for a, n in zip(_on_sphere(*jitter(seeds, count, ray, device)), grid.normals, strict=True))
-        length = torch.rsqrt(x * x + y * y + z * z + 1e-8)
-        openness += caster.nearby((x * length, y * length, z * length), lights.occlusion_reach) / OCCLUSION_RAYS
-    channels.append(openness)
+    channels = [caster.openness(seeds, lights.occlusion_reach)]
     for index in range(SHADOWED_LAMPS):
         lamp, radius = lights.lamps[:, index, :3], lights.lamps[:, index, 3]
         spread = [radius[:, None] * c for c in _on_sphere(*jitter(seeds, count, 10 + index, device))]

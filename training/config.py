@@ -1,0 +1,253 @@
+"""What a training run is: frozen dataclasses, read and written as JSON, and the presets.
+
+A run is a function of its configuration: the same one gives the same parameters, whatever the timing of its workers
+and however often it was stopped and resumed (on the same machine, with as many threads).
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from dap.errors import TrainingError
+from dap.model.config import PATCH, NetworkConfig
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """The factor of each loss of `training.losses`; zero leaves a loss out."""
+
+    silog: float = 1.0
+    scale_invariance: float = 0.5
+    log_l1: float = 0.5
+    gradient: float = 0.5
+    gradient_scales: int = 4
+    range_cross_entropy: float = 0.5
+    range_dice: float = 0.25
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the run at one resolution.
+
+    Attributes:
+        height: of the panoramas in pixels; the width is twice as much.
+        steps: optimizer steps.
+        batch: samples a step.
+        lr_scale: factor on the learning rate.
+    """
+
+    height: int
+    steps: int
+    batch: int
+    lr_scale: float = 1.0
+
+    @property
+    def samples(self) -> int:
+        return self.steps * self.batch
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """The stream of rendered scenes.
+
+    Attributes:
+        kind: which scenes, as `training.synthetic` names them.
+        passes: how often a scene is seen, with other augmentation each time. Few: scenes are fresh and rendering is
+            the bottleneck; many: the scenes are learnt by heart.
+        shard_size: scenes a file.
+        window: shards that are mixed with one another. Too few: neighbouring batches resemble each other; too many:
+            memory (a scene takes 5 bytes a pixel) and a late start.
+        workers: processes that render ahead. None: the training renders nothing and waits for what `dap train
+            prerender` writes.
+        ahead: shards rendered beyond the window.
+        cache_gb: shards that were used up are deleted, oldest first, when a size's shards take more than this many GB.
+    """
+
+    kind: str = "mixed"
+    passes: int = 2
+    shard_size: int = 32
+    window: int = 16
+    workers: int = 1
+    ahead: int = 8
+    cache_gb: float = 8.0
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """How a sample changes each time it is seen. Yaw roll by any number of columns is always done.
+
+    Attributes:
+        flip: probability of a left-right flip.
+        strength: factor on all photometric ranges and probabilities below; a prototype found 1 too much and 0 too
+            little for short runs.
+        exposure, contrast, saturation, hue, gamma, white_balance: half width of the range of the natural logarithm of
+        the factor (hue: of the
+            turn in radians around the grey axis; white balance: each channel by itself).
+        blur, noise: probability; blur has up to 1 pixel of standard deviation, noise up to 0.04 of full scale.
+        soften: probability that the picture is halved and doubled again, as a small photograph is when the network is
+            fed at a larger size.
+    """
+
+    flip: float = 0.5
+    strength: float = 0.5
+    exposure: float = 0.6
+    contrast: float = 0.4
+    saturation: float = 0.6
+    hue: float = 0.3
+    gamma: float = 0.4
+    white_balance: float = 0.25
+    blur: float = 0.4
+    noise: float = 0.6
+    soften: float = 0.4
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW under a warm-up, constant, cool-down schedule.
+
+    Attributes:
+        learning_rate: at the plateau.
+        weight_decay: of matrices and kernels; never of biases, norms and scales.
+        betas: of AdamW.
+        warmup_steps: the rate rises linearly over these.
+        cooldown_steps: the rate falls linearly to zero over the last steps. The plateau before it can be extended, or
+            cut short, at any resume.
+        clip: largest norm of the gradient.
+        ema: decay of the running mean of the parameters that is evaluated and exported; shorter at the beginning.
+        bad_steps: a step whose loss or gradient is not finite is skipped; more of them than this end the run.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.98)
+    warmup_steps: int = 200
+    cooldown_steps: int = 2000
+    clip: float = 1.0
+    ema: float = 0.999
+    bad_steps: int = 20
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """How often the run tells of itself, in steps.
+
+    Attributes:
+        log: a line of losses.
+        evaluate: metrics on the validation scenes (and the development folder), with a preview picture.
+        checkpoint: what a resume starts from.
+        keep: checkpoints kept, the newest.
+        validation_scenes: rendered scenes of fixed seeds that are never trained on.
+    """
+
+    log: int = 20
+    evaluate: int = 500
+    checkpoint: int = 250
+    keep: int = 2
+    validation_scenes: int = 64
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A whole run.
+
+    Attributes:
+        network: what is trained.
+        phases: resolutions, one after the other.
+        seed: of the initial parameters, the order of the samples and the augmentation. Scenes have seeds of their own.
+        precision: `bf16` runs the network under autocast; parameters and losses stay float32.
+        channels_last: memory layout of the network.
+        compile: run the network through torch.compile.
+    """
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    phases: tuple[Phase, ...] = (Phase(height=128, steps=10_000, batch=16),)
+    loss: LossWeights = field(default_factory=LossWeights)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+    seed: int = 0
+    precision: Literal["float32", "bf16"] = "float32"
+    channels_last: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise TrainingError("a run has at least one phase")
+        for phase in self.phases:
+            if min(phase.height, phase.steps, phase.batch) < 1 or phase.height % PATCH:
+                raise TrainingError(
+                    f"a phase has a height that is a multiple of {PATCH} and at least one step and one sample, not {phase}"
+                )
+        stream = self.stream
+        if stream.passes < 1 or stream.window < 1 or stream.window % stream.passes:
+            raise TrainingError(
+                f"the window ({stream.window} shards) must be a positive multiple of the passes ({stream.passes})"
+            )
+
+    @property
+    def steps(self) -> int:
+        return sum(phase.steps for phase in self.phases)
+
+    def phase_at(self, step: int) -> tuple[int, Phase]:
+        """The phase of a step (the last one beyond the end), and how many samples of its size were drawn before the step."""
+        drawn: dict[int, int] = {}
+        begin = 0
+        for phase in self.phases:
+            if step < begin + phase.steps or phase is self.phases[-1]:
+                return drawn.get(phase.height, 0) + (step - begin) * phase.batch, phase
+            drawn[phase.height] = drawn.get(phase.height, 0) + phase.samples
+            begin += phase.steps
+        raise AssertionError("unreachable: there is a last phase")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Warm-up, plateau and cool-down (arXiv 2405.18392), times the scale of the phase."""
+        optimizer = self.optimizer
+        _, phase = self.phase_at(step)
+        rise = min(1.0, (step + 1) / max(1, optimizer.warmup_steps))
+        fall = min(1.0, (self.steps - step) / max(1, optimizer.cooldown_steps))
+        return optimizer.learning_rate * phase.lr_scale * min(rise, fall)
+
+    def finishing(self, step: int) -> "TrainingConfig":
+        """The same run with its cool-down beginning at `step`, in the phase of that step, and its end right after it."""
+        phases, begin = [], 0
+        for phase in self.phases:
+            if step < begin + phase.steps or phase is self.phases[-1]:
+                phases.append(replace(phase, steps=step - begin + self.optimizer.cooldown_steps))
+                break
+            phases.append(phase)
+            begin += phase.steps
+        return replace(self, phases=tuple(phases))
+
+    def to_json(self) -> str:
+        return _ADAPTER.dump_json(self, indent=2).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrainingConfig":
+        """Read what `to_json` wrote.
+
+        Raises:
+            TrainingError: a field is missing its type or its name is unknown.
+        """
+        try:
+            return _ADAPTER.validate_json(text, extra="forbid")
+        except ValidationError as error:
+            raise TrainingError(f"not a training configuration: {error}") from error
+
+
+_ADAPTER = TypeAdapter(TrainingConfig)
+
+PRESETS: dict[str, TrainingConfig] = {
+    "dap-s": TrainingConfig(
+        phases=(Phase(height=128, steps=4000, batch=16), Phase(height=256, steps=1000, batch=8, lr_scale=0.5)),
+        optimizer=OptimizerConfig(cooldown_steps=1200),
+    ),
+    "smoke": TrainingConfig(
+        network=NetworkConfig(encoder="hybrid-xs"),
+        phases=(Phase(height=32, steps=6, batch=2), Phase(height=64, steps=4, batch=2)),
+        stream=StreamConfig(shard_size=4, window=2, ahead=1),
+        optimizer=OptimizerConfig(warmup_steps=2, cooldown_steps=4),
+        report=ReportConfig(log=2, evaluate=5, checkpoint=4, validation_scenes=4),
+    ),
+}

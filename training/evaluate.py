@@ -1,0 +1,198 @@
+"""How good a network is, on rendered validation scenes or on a folder of panoramas with metric depth."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from dap.errors import TrainingError
+from dap.model.dap import DapNetwork
+from training.augmentation import normalise
+from training.losses import DEPTH_LIMIT_M, solid_angle_weights
+
+RGB_SUFFIX, DEPTH_SUFFIX = ".rgb.png", ".depth_m.npy"
+
+
+@dataclass(frozen=True)
+class LabelledPanorama:
+    """A panorama with its truth.
+
+    Attributes:
+        name: for reports.
+        rgb: uint8 (H, W, 3).
+        depth: float32 (H, W), metres along the ray; +inf on sky, 0 where not known.
+    """
+
+    name: str
+    rgb: npt.NDArray[np.uint8]
+    depth: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DepthScores:
+    """Depth against truth, over the pixels with a known surface up to 100 m, all pixels alike; of one panorama or the
+    mean over many.
+
+    Attributes:
+        absrel: mean of |prediction - truth| / truth.
+        delta1: share of pixels with max(prediction / truth, truth / prediction) below 1.25.
+        absrel_aligned: `absrel` after the prediction is multiplied by median(truth) / median(prediction).
+        delta1_aligned: `delta1` after the same.
+        scale_error: |log(median(prediction) / median(truth))|: how wrong the metres are, apart from the shape.
+        absrel_sphere: `absrel` weighted by solid angle.
+    """
+
+    absrel: float
+    delta1: float
+    absrel_aligned: float
+    delta1_aligned: float
+    scale_error: float
+    absrel_sphere: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Means over panoramas.
+
+    Attributes:
+        panoramas: how many.
+        depth: of the network; the range mask takes no part.
+        constant: of the best that knows nothing: the median of all true depths, everywhere.
+        out_of_range_iou: for each threshold, the intersection over union of predicted and true out-of-range pixels,
+            pooled over all panoramas and weighted by solid angle; NaN where there are none.
+        lost: for each threshold, the share of truly in-range pixels that the mask throws away, pooled in the same way.
+    """
+
+    panoramas: int
+    depth: DepthScores
+    constant: DepthScores
+    out_of_range_iou: dict[str, float]
+    lost: dict[str, float]
+
+    def flat(self) -> dict[str, float]:
+        """Every number under one name, for the log."""
+        numbers: dict[str, float] = dict(asdict(self.depth))
+        numbers |= {f"constant_{name}": value for name, value in asdict(self.constant).items()}
+        numbers |= {f"out_of_range_iou_{name}": value for name, value in self.out_of_range_iou.items()}
+        return numbers | {f"lost_{name}": value for name, value in self.lost.items()}
+
+
+def read_folder(folder: Path) -> list[LabelledPanorama]:
+    """The pairs `NAME.rgb.png` (RGB) and `NAME.depth_m.npy` (float32 metres along the ray, 0 = not known) of a
+    folder, by name.
+
+    Raises:
+        TrainingError: no pairs, a panorama without depth, or two of different sizes.
+    """
+    panoramas = []
+    for path in sorted(folder.glob(f"*{RGB_SUFFIX}")):
+        name = path.name.removesuffix(RGB_SUFFIX)
+        depth_path = folder / f"{name}{DEPTH_SUFFIX}"
+        if not depth_path.is_file():
+            raise TrainingError(f"{path} has no {depth_path.name} beside it")
+        with Image.open(path) as image:
+            rgb = np.asarray(image.convert("RGB"))
+        depth = np.nan_to_num(np.load(depth_path, allow_pickle=False).astype(np.float32), nan=0.0, posinf=np.inf)
+        if depth.shape != rgb.shape[:2]:
+            raise TrainingError(f"{depth_path} should be {rgb.shape[:2]} as the panorama; it is {depth.shape}")
+        panoramas.append(LabelledPanorama(name, rgb, depth))
+    if not panoramas:
+        raise TrainingError(f"{folder} holds no panoramas NAME{RGB_SUFFIX} with NAME{DEPTH_SUFFIX}")
+    return panoramas
+
+
+@torch.inference_mode()
+def predict(
+    network: DapNetwork, panorama: npt.NDArray[np.uint8], size: tuple[int, int]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Depth (H, W) in metres and range logits (T, H, W) of one panorama (H, W, 3), by way of the network's `size` (height, width)."""
+    device = next(network.parameters()).device
+    pixels = normalise(torch.from_numpy(panorama.copy())[None].to(device))
+    output = network(resize(pixels, size))
+    log_depth = resize(output.log_depth[:, None], panorama.shape[:2])[0, 0]
+    return log_depth.exp().cpu().numpy(), resize(output.range_logits, panorama.shape[:2])[0].cpu().numpy()
+
+
+def resize(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Bilinear, anti-aliased when it shrinks, longitude a circle. (B, C, H, W) to (B, C, *size)."""
+    if maps.shape[-2:] == size:
+        return maps
+    margin = maps.shape[-1] // 8
+    wide = torch.nn.functional.pad(maps, (margin, margin, 0, 0), mode="circular")
+    edge = size[1] // 8
+    wide = torch.nn.functional.interpolate(
+        wide, (size[0], size[1] + 2 * edge), mode="bilinear", align_corners=False, antialias=True
+    )
+    return wide[..., edge : edge + size[1]]
+
+
+def evaluate(network: DapNetwork, panoramas: Sequence[LabelledPanorama], size: tuple[int, int]) -> Scores:
+    """Scores of a network that is fed at `size` (height, width); the comparison is made at each truth's own size.
+
+    The network is left in the mode it was in.
+    """
+    was_training = network.training
+    network.eval()
+    constant = float(np.median(np.concatenate([p.depth[_measured(p.depth)] for p in panoramas])))
+    thresholds = network.config.thresholds
+    depth, baseline = [], []
+    # Rows: threshold; columns: intersection and union of out of range, in range but lost, in range.
+    pooled = np.zeros((len(thresholds), 4))
+    for panorama in panoramas:
+        predicted, logits = predict(network, panorama.rgb, size)
+        if _measured(panorama.depth).any():
+            depth.append(score_depth(predicted, panorama.depth))
+            baseline.append(score_depth(np.full_like(panorama.depth, constant), panorama.depth))
+        pooled += [_range_areas(logits[k] > 0, panorama.depth, limit) for k, limit in enumerate(thresholds)]
+    network.train(was_training)
+    names = [f"{threshold:g}" for threshold in thresholds]
+    with np.errstate(invalid="ignore"):
+        iou, lost = pooled[:, 0] / pooled[:, 1], pooled[:, 2] / pooled[:, 3]
+    return Scores(
+        len(panoramas),
+        mean_scores(depth),
+        mean_scores(baseline),
+        dict(zip(names, iou.tolist(), strict=True)),
+        dict(zip(names, lost.tolist(), strict=True)),
+    )
+
+
+def score_depth(predicted: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]) -> DepthScores:
+    """Scores of one panorama, (H, W) metres both; the truth is +inf on sky and 0 where not known, and has some pixel that is neither."""
+    measured = _measured(truth)
+    weight = np.broadcast_to(solid_angle_weights(truth.shape[0]).numpy(), truth.shape)[measured]
+    p, t = predicted[measured].astype(np.float64), truth[measured].astype(np.float64)
+    scale = np.median(p) / np.median(t)
+    error, aligned_error = np.abs(p - t) / t, np.abs(p / scale - t) / t
+    ratio, aligned_ratio = np.maximum(p / t, t / p), np.maximum(p / scale / t, t / p * scale)
+    return DepthScores(
+        absrel=float(error.mean()),
+        delta1=float((ratio < 1.25).mean()),
+        absrel_aligned=float(aligned_error.mean()),
+        delta1_aligned=float((aligned_ratio < 1.25).mean()),
+        scale_error=float(abs(np.log(scale))),
+        absrel_sphere=float((error * weight).sum() / weight.sum()),
+    )
+
+
+def mean_scores(scores: Sequence[DepthScores]) -> DepthScores:
+    """The mean of each score; NaN of nothing."""
+    table = [list(asdict(score).values()) for score in scores]
+    means = np.mean(table, axis=0).tolist() if table else [float("nan")] * 6
+    return DepthScores(*means)
+
+
+def _measured(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    return (depth > 0) & (depth <= DEPTH_LIMIT_M)
+
+
+def _range_areas(in_range: npt.NDArray[np.bool_], truth: npt.NDArray[np.float32], limit: float) -> list[float]:
+    """Areas (any unit) of: both say out of range, either says so, in range and lost, in range."""
+    known, near = truth > 0, truth < limit
+    weight = solid_angle_weights(truth.shape[0]).numpy()
+    regions = (~in_range & ~near, ~in_range | ~near, ~in_range & near, near)
+    return [float((weight * (region & known)).sum()) for region in regions]

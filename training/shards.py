@@ -1,0 +1,217 @@
+"""Rendered scenes on disk: shards that are functions of their name, written ahead of the training by other processes.
+
+A shard is an uncompressed `.npz` with `rgb` uint8 (K, H, W, 3) and `depth` float16 (K, H, W): metres along the ray,
++inf on sky, 0 where not known. Its folder and name say everything it depends on: renderer version, kind of scene,
+size, and index, from which the seeds of its scenes follow. So any run may share a cache, a lost shard is drawn again
+just the same, and no result depends on who rendered what when.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from dap.errors import TrainingError
+
+# Training scenes of each height have a million seeds of their own; the validation scenes are the seeds from 0 on.
+SEEDS_PER_ROW = 1_000_000
+LONG_WAIT_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """K rendered panoramas.
+
+    Attributes:
+        rgb: uint8 (K, H, W, 3).
+        depth: float16 (K, H, W), metres along the ray; +inf on sky, 0 where not known.
+    """
+
+    rgb: npt.NDArray[np.uint8]
+    depth: npt.NDArray[np.float16]
+
+    def __len__(self) -> int:
+        return len(self.rgb)
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """The shards of one kind and size of scene.
+
+    Attributes:
+        cache: the folder that holds the folders of all kinds and sizes.
+        kind: of scene, as `training.synthetic` names them.
+        height: of the panoramas; the width is twice as much.
+        size: scenes a shard.
+        validation: the scenes that are never trained on.
+    """
+
+    cache: Path
+    kind: str
+    height: int
+    size: int
+    validation: bool = False
+
+    @property
+    def path(self) -> Path:
+        from training.synthetic import RENDERER_VERSION
+
+        use = "validation" if self.validation else "training"
+        name = f"v{RENDERER_VERSION}-{self.kind}-{self.height}x{2 * self.height}-{use}-{self.size}"
+        return self.cache / name
+
+    def shard(self, index: int) -> Path:
+        return self.path / f"{index:06d}.npz"
+
+    def seeds(self, index: int) -> range:
+        """The seeds of a shard's scenes.
+
+        Raises:
+            TrainingError: beyond the seeds that belong to this size.
+        """
+        first, last = index * self.size, (index + 1) * self.size
+        if last > SEEDS_PER_ROW:
+            raise TrainingError(f"shard {index} of {self.size} scenes lies beyond the {SEEDS_PER_ROW} scenes of a size")
+        base = 0 if self.validation else self.height * SEEDS_PER_ROW
+        return range(base + first, base + last)
+
+    def render(self, index: int) -> None:
+        """Render and write a shard unless it is there. The file appears whole or not at all."""
+        path = self.shard(index)
+        if path.exists():
+            return
+        samples = render_samples(self.seeds(index), self.height, self.kind)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as unfinished:
+            whole = Path(unfinished) / path.name
+            np.savez(whole, rgb=samples.rgb, depth=samples.depth)
+            whole.replace(path)
+
+    def load(self, index: int) -> Samples:
+        """Read a shard.
+
+        Raises:
+            TrainingError: not such a shard.
+        """
+        path = self.shard(index)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                samples = Samples(arrays["rgb"], arrays["depth"])
+        except (OSError, ValueError, KeyError) as error:
+            raise TrainingError(f"{path} is not a shard of rendered scenes: {error}") from error
+        expected = (self.size, self.height, 2 * self.height)
+        if samples.depth.shape != expected or samples.rgb.shape != (*expected, 3):
+            raise TrainingError(f"{path} should hold panoramas {expected}; it holds {samples.depth.shape}")
+        return samples
+
+    def prune(self, before: int, limit_bytes: float) -> None:
+        """Delete the oldest shards with an index below `before` while the folder takes more than `limit_bytes`."""
+        shards = sorted(self.path.glob("[0-9]*.npz"))
+        total = sum(shard.stat().st_size for shard in shards)
+        for shard in shards:
+            if total <= limit_bytes or int(shard.stem) >= before:
+                return
+            total -= shard.stat().st_size
+            shard.unlink()
+
+
+def render_samples(seeds: Iterable[int], height: int, kind: str) -> Samples:
+    """Render scenes on the CPU, one after the other: the memory of one scene, and the same pixels however they are grouped."""
+    from training.synthetic.render import render_batch
+
+    rgb, depth = [], []
+    seeds = list(seeds)
+    for first in range(0, len(seeds), 8):
+        rendered = render_batch(seeds[first : first + 8], height, 2 * height, kind=kind, device="cpu")
+        known, metres = rendered.known.numpy(), rendered.depth.numpy()
+        rgb.append(rendered.rgb.numpy())
+        depth.append(np.where(known, metres, 0).astype(np.float16))
+    return Samples(np.concatenate(rgb), np.concatenate(depth))
+
+
+class RenderAhead:
+    """Processes of low priority that render the shards a training will need. One owner, one thread."""
+
+    def __init__(self, folder: ShardFolder, workers: int) -> None:
+        """With no workers, `wait` renders by itself."""
+        self._folder = folder
+        self._futures: dict[int, Future[None]] = {}
+        self._pool = (
+            ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin_worker)
+            if workers
+            else None
+        )
+
+    def request(self, indices: range) -> None:
+        """Queue the shards that are neither written nor queued. Returns at once."""
+        if self._pool is None:
+            return
+        self._futures = {index: future for index, future in self._futures.items() if not future.done()}
+        for index in indices:
+            if index not in self._futures and not self._folder.shard(index).exists():
+                self._futures[index] = self._pool.submit(self._folder.render, index)
+
+    def wait(self, index: int) -> None:
+        """Return when the shard is on disk.
+
+        Raises:
+            TrainingError: a rendering process died.
+        """
+        if self._folder.shard(index).exists():
+            return
+        began = time.monotonic()
+        self.request(range(index, index + 1))
+        try:
+            if self._pool is None:
+                self._folder.render(index)
+            elif index in self._futures:
+                self._futures[index].result()
+        except BrokenProcessPool as error:
+            raise TrainingError("a process that renders scenes died; is there memory enough for it?") from error
+        waited = time.monotonic() - began
+        if waited > LONG_WAIT_S:
+            _log.info("waited %.0f s for shard %d of %s", waited, index, self._folder.path.name)
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _begin_worker() -> None:
+    """Make a spawned process a quiet neighbour: low priority, one thread, no Ctrl-C of its own, no life after its parent."""
+    import torch
+
+    os.nice(10)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

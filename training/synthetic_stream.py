@@ -1,0 +1,154 @@
+"""The endless stream of rendered scenes: which samples a step sees is a function of the configuration and the step
+alone.
+
+Samples are drawn in rounds. A round is a random order of all scenes in a window of shards; the next round's window
+lies `window / passes` shards further, so that every scene is seen in `passes` rounds, well mixed with older and newer
+ones, and then never again.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from training.config import StreamConfig, TrainingConfig
+from training.losses import Truth
+from training.shards import RenderAhead, Samples, ShardFolder
+
+PREFETCHED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples as they were rendered.
+
+    Attributes:
+        rgb: uint8 (B, H, W, 3).
+        truth: their depth and what of it is known.
+    """
+
+    rgb: Tensor
+    truth: Truth
+
+    @classmethod
+    def of(cls, samples: Samples) -> Self:
+        depth = torch.from_numpy(samples.depth).float()
+        return cls(torch.from_numpy(samples.rgb), Truth(depth, depth > 0))
+
+    def to(self, device: torch.device) -> "Batch":
+        truth = Truth(self.truth.depth.to(device, non_blocking=True), self.truth.known.to(device, non_blocking=True))
+        return Batch(self.rgb.to(device, non_blocking=True), truth)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Where a step's samples lie.
+
+    Attributes:
+        shards: the window of shards from which they come.
+        places: int64 (B, 2), shard and position in it.
+    """
+
+    shards: range
+    places: npt.NDArray[np.int64]
+
+
+def draw(config: StreamConfig, seed: int, height: int, position: int, batch: int) -> Draw:
+    """The samples `position` to `position + batch` of the stream of one size of panorama."""
+    size = config.window * config.shard_size
+    shift = config.window // config.passes
+    numbers = np.arange(position, position + batch)
+    rounds = numbers // size
+    orders = {r: _order(seed, height, r, size) for r in range(int(rounds[0]), int(rounds[-1]) + 1)}
+    within = np.array([orders[int(r)][n % size] for r, n in zip(rounds, numbers, strict=True)])
+    places = np.stack([rounds * shift + within // config.shard_size, within % config.shard_size], axis=1)
+    return Draw(range(int(rounds[0]) * shift, int(rounds[-1]) * shift + config.window), places)
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, height: int, round_number: int, size: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng([seed, height, round_number]).permutation(size)
+
+
+def shards_needed(config: TrainingConfig) -> dict[int, range]:
+    """For each height of the run, the shards that it will read."""
+    needed: dict[int, range] = {}
+    samples: dict[int, int] = {}
+    for phase in config.phases:
+        samples[phase.height] = samples.get(phase.height, 0) + phase.samples
+        last = draw(config.stream, config.seed, phase.height, samples[phase.height] - 1, 1)
+        needed[phase.height] = range(last.shards.stop)
+    return needed
+
+
+class SampleStream:
+    """The batches of a run, in order, from any step on; rendered and read ahead of the training. A context manager."""
+
+    def __init__(self, config: TrainingConfig, cache: Path) -> None:
+        self._config = config
+        self._cache = cache
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="sample-stream")
+        self._ahead: dict[int, Future[Batch]] = {}
+        self._renderer: RenderAhead | None = None
+        self._folder: ShardFolder | None = None
+        self._shards: dict[int, Samples] = {}
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step. Cheap when steps are asked for in order.
+
+        Raises:
+            TrainingError: a shard cannot be rendered or read.
+        """
+        for coming in range(step, max(step, min(step + PREFETCHED_STEPS, self._config.steps - 1)) + 1):
+            if coming not in self._ahead:
+                self._ahead[coming] = self._reader.submit(self._read, coming)
+        batch = self._ahead.pop(step).result()
+        self._ahead = {number: future for number, future in self._ahead.items() if number > step}
+        return batch
+
+    def _read(self, step: int) -> Batch:
+        """Runs in the reader's thread, which alone touches the shards and the renderer."""
+        stream = self._config.stream
+        position, phase = self._config.phase_at(step)
+        drawn = draw(stream, self._config.seed, phase.height, position, phase.batch)
+        folder, renderer = self._open(phase.height)
+        renderer.request(range(drawn.shards.start, drawn.shards.stop + stream.ahead))
+        stale = [index for index in self._shards if index < drawn.shards.start]
+        for index in stale:
+            del self._shards[index]
+        if stale:
+            folder.prune(drawn.shards.start, stream.cache_gb * 1e9)
+        for index in dict.fromkeys(drawn.places[:, 0].tolist()):
+            if index not in self._shards:
+                renderer.wait(index)
+                self._shards[index] = folder.load(index)
+        rows = [(self._shards[int(shard)], int(row)) for shard, row in drawn.places]
+        rgb = np.stack([samples.rgb[row] for samples, row in rows])
+        return Batch.of(Samples(rgb, np.stack([samples.depth[row] for samples, row in rows])))
+
+    def _open(self, height: int) -> tuple[ShardFolder, RenderAhead]:
+        if self._folder is None or self._renderer is None or self._folder.height != height:
+            if self._renderer is not None:
+                self._renderer.close()
+            self._shards.clear()
+            stream = self._config.stream
+            self._folder = ShardFolder(self._cache, stream.kind, height, stream.shard_size)
+            self._renderer = RenderAhead(self._folder, stream.workers)
+        return self._folder, self._renderer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reader.shutdown(wait=True, cancel_futures=True)
+        if self._renderer is not None:
+            self._renderer.close()
