@@ -3,9 +3,9 @@
     python -m demo.run --out out
 
 Leaves `depth.png`, `preview.jpg`, `cloud.ply` and `metrics.json`, and ends with a status other than 0 if any answer is
-not what it should be. `sample.jpg` is a scene that nothing was trained on, version 2 of the renderer:
+not what it should be. `sample.jpg` is a scene that nothing was trained on, version 6 of the renderer:
 
-    dap render --kind indoor --seed 900202 --count 1 --size 512x1024
+    dap render --kind indoor --seed 900516 --count 1 --size 512x1024
 """
 
 import io
