@@ -94,11 +94,16 @@ def known_models() -> tuple[Model, ...]:
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: DAP_HOME, or `dap` in the user's cache folder (XDG Base Directory Specification)."""
+    """Where downloads are kept: DAP_HOME, or `dap` in the user's cache folder (XDG Base Directory Specification).
+
+    A user without a home (a container's bare number) has none until DAP_HOME is set; nothing is found there, which is
+    no reason not to serve the bundled model.
+    """
     home = os.environ.get("DAP_HOME")
     if home:
         return Path(home)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dap"
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path.home() raises
+    return Path(cache) / "dap"
 
 
 def find_model(name_or_path: str | Path) -> Model:

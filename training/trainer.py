@@ -104,7 +104,7 @@ def train(
                 output = forward(example.images)
             loss, terms = training_loss(output, example.truth, config.network.thresholds, config.loss)
             rate = config.learning_rate_at(step)
-            norm, moved = update(learner, loss, config.optimizer, rate, step)
+            norm, moved = update(learner, loss, config.optimizer.clip, rate, config.average_decay_at(step))
 
             progress = Progress(step + 1, progress.bad_steps + (not moved))
             if progress.bad_steps > config.optimizer.bad_steps:
@@ -117,7 +117,9 @@ def train(
                 save_checkpoint(folder, learner, progress, config.report.keep)
             on_step()
 
-    save_network(learner.average, folder / "model.safetensors", {"dap.training_steps": str(progress.step)})
+    size = (config.phases[-1].height, 2 * config.phases[-1].height)
+    described = {"dap.name": folder.name, "dap.input_size": json.dumps(size), "dap.training_steps": str(progress.step)}
+    save_network(learner.average, folder / "model.safetensors", described)
     return learner.average.eval()
 
 
@@ -157,7 +159,7 @@ def make_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.O
 
 
 def update(
-    learner: Learner, loss: Tensor, config: OptimizerConfig, learning_rate: float, step: int
+    learner: Learner, loss: Tensor, clip: float, learning_rate: float, average_decay: float
 ) -> tuple[float, bool]:
     """One step down the gradient of the loss, and of the running mean behind the parameters.
 
@@ -167,13 +169,13 @@ def update(
     parameters = [p for group in learner.optimizer.param_groups for p in group["params"]]
     learner.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(parameters, config.clip)
+    norm = nn.utils.clip_grad_norm_(parameters, clip)
     moved = bool(torch.isfinite(loss)) and bool(torch.isfinite(norm))
     if moved:
         for group in learner.optimizer.param_groups:
             group["lr"] = learning_rate
         learner.optimizer.step()
-        follow(learner.average, learner.network, min(config.ema, (1 + step) / (10 + step)))
+        follow(learner.average, learner.network, average_decay)
     return float(norm), moved
 
 

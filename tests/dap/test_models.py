@@ -155,3 +155,12 @@ def test_downloads_are_kept_where_the_environment_says(monkeypatch: pytest.Monke
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/somebody")
     assert cache_folder() == Path("/somebody/.cache/dap")
+
+
+def test_a_user_without_a_home_still_has_the_bundled_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "DAP_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", str)  # what it does for a user whom the system does not know
+    bundled, official = known_models()
+    assert bundled.path.name == "dap-s.onnx"
+    assert official.state == "not downloaded"

@@ -66,6 +66,12 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero_and_each_phase_scales_i
     assert TWO_PHASES.learning_rate_at(step) == pytest.approx(rate)
 
 
+def test_the_running_mean_forgets_the_sizes_of_earlier_phases() -> None:
+    config = replace(TWO_PHASES, optimizer=replace(TWO_PHASES.optimizer, ema=0.8))
+    assert [config.average_decay_at(step) for step in (0, 30, 59)] == pytest.approx([0.1, 31 / 40, 0.8])
+    assert [config.average_decay_at(step) for step in (60, 69, 99)] == pytest.approx([0.1, 10 / 19, 0.8])
+
+
 def test_a_phase_knows_how_many_samples_of_its_size_came_before() -> None:
     first, second = TWO_PHASES.phases
     config = replace(TWO_PHASES, phases=(first, second, first))

@@ -150,12 +150,11 @@ def test_thirty_steps_on_two_scenes_halve_the_loss(scenes: Path) -> None:
     folder = ShardFolder(scenes, "mixed", 32, 2)
     folder.render(0)
     batch, student, losses = Batch.of(folder.load(0)), learner(), []
-    config = OptimizerConfig(learning_rate=3e-3)
     for step in range(30):
         example = augment(batch, AugmentationConfig(flip=0, strength=0), step_generator(0, step))
         output = student.network(example.images)
         loss, _ = training_loss(output, example.truth, (10.0, 20.0, 50.0, 100.0), LossWeights())
-        update(student, loss, config, config.learning_rate, step)
+        update(student, loss, 1.0, 3e-3, 0.99)
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
 
@@ -165,7 +164,7 @@ def test_a_loss_that_is_not_finite_moves_nothing(bad: float) -> None:
     student = learner()
     before = parameters(student.network), parameters(student.average)
     loss = student.network(torch.zeros(1, 3, 16, 32)).log_depth.mean() * bad
-    _, moved = update(student, loss, OptimizerConfig(), 1e-3, 0)
+    _, moved = update(student, loss, 1.0, 1e-3, 0.99)
     assert not moved
     assert same(parameters(student.network), before[0])
     assert same(parameters(student.average), before[1])
@@ -226,7 +225,7 @@ def test_matrices_decay_and_norms_and_biases_do_not_and_nothing_is_left_out() ->
 def test_the_gradient_is_clipped_to_the_norm_asked_for() -> None:
     student = learner()
     loss = 1e4 * student.network(torch.zeros(1, 3, 16, 32)).log_depth.square().mean()
-    norm, _ = update(student, loss, OptimizerConfig(clip=0.5), 1e-3, 0)
+    norm, _ = update(student, loss, 0.5, 1e-3, 0.99)
     gradients = [p.grad.norm() for p in student.network.parameters() if p.grad is not None]
     assert norm > 1
     assert torch.stack(gradients).norm().item() == pytest.approx(0.5, rel=1e-3)
