@@ -6,10 +6,10 @@ itself, in text chunks: Unit, Scale, Invalid, Model, Range and Range-Mask.
 
 import re
 import struct
-import zlib
 
 import numpy as np
 import numpy.typing as npt
+from isal import isal_zlib
 
 from dap import headers, panorama
 from dap.depth import STEPS_PER_METRE, DepthMap, RangeMask
@@ -77,8 +77,9 @@ def _compressed(steps: npt.NDArray[np.uint16]) -> bytes:
     """Filtered and deflated rows.
 
     Pillow would do, but tries all five filters on each row. Depth is smooth, so the difference to the left neighbour
-    (Sub) is as good, in less than half the time. Measured at 4096x2048: level 1 68 ms and 1.7 MB, level 3 128 ms and
-    1.5 MB, level 6 308 ms and 1.1 MB; Pillow at level 1 179 ms and 1.9 MB.
+    (Sub) is as good, and ISA-L deflates it in a quarter of zlib's time. Measured at 4096x2048, on one core: ISA-L
+    level 1 15 ms and 1.5 MB; zlib level 1 58 ms and 1.7 MB, level 6 308 ms and 1.1 MB; Pillow at level 1, filters
+    included, 179 ms and 1.9 MB.
     """
     height, width = steps.shape
     raw = steps.astype(">u2").view(np.uint8)
@@ -86,7 +87,7 @@ def _compressed(steps: npt.NDArray[np.uint16]) -> bytes:
     rows[:, 0] = _SUB_FILTER
     rows[:, 1:3] = raw[:, :2]
     np.subtract(raw[:, 2:], raw[:, :-2], out=rows[:, 3:])
-    return zlib.compress(rows.data, level=1)
+    return isal_zlib.compress(rows.data, 1)
 
 
 def _positive(key: str, value: str) -> float:
