@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from dap.depth import RANGES
-from dap.errors import InvalidParameter, ModelFileInvalid, ModelFileMissing, UnknownModel
+from dap.errors import DownloadFailed, InvalidParameter, ModelFileInvalid, ModelFileMissing, UnknownModel
 from dap.graph import read_graph_metadata, size_from_json
 from dap.hub import HubFile, Progress, fetch
 from dap.model.config import CONFIG_KEY, NetworkConfig
@@ -144,8 +144,8 @@ def model_file(model: Model) -> Path:
         if model.hub is None:
             raise ModelFileMissing(f"The file of {model.name} is missing: expected {model.path}.")
         raise ModelFileMissing(
-            f"{model.name} is not on this machine. Run `dap models pull {model.name}`; or, without a network "
-            f"here, fetch {model.hub.url()} ({model.hub.size} bytes) elsewhere and put it at {model.path}."
+            f"{model.name} is not on this machine. Run `dap models pull {model.name}`; or, without a network here, "
+            f"{_by_hand(model.hub, model.path)}."
         )
     size = model.path.stat().st_size
     if model.hub and size != model.hub.size:
@@ -161,14 +161,21 @@ def pull(model: Model, *, hub: str | None = None, progress: Progress | None = No
 
     Raises:
         InvalidParameter: the model is on no hub.
-        DownloadFailed: it could not be fetched.
+        DownloadFailed: it could not be fetched; the message says what to put where instead.
         ModelFileInvalid: what came is not the file.
     """
     if model.hub is None:
         raise InvalidParameter(f"{model.name} is on no hub: its file is {model.path}.")
     if not model.path.is_file():
-        fetch(model.hub, model.path, hub=hub, progress=progress)
+        try:
+            fetch(model.hub, model.path, hub=hub, progress=progress)
+        except DownloadFailed as error:
+            raise DownloadFailed(f"{error} Try again, or {_by_hand(model.hub, model.path)}.") from error
     return model_file(model)
+
+
+def _by_hand(file: HubFile, path: Path) -> str:
+    return f"fetch {file.url()} ({file.size} bytes) elsewhere and put it at {path}"
 
 
 def _exported(path: Path) -> Model:

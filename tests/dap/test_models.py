@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dap.errors import InvalidParameter, ModelFileInvalid, ModelFileMissing, UnknownModel
+from dap.errors import DownloadFailed, InvalidParameter, ModelFileInvalid, ModelFileMissing, UnknownModel
 from dap.graph import read_graph_metadata
 from dap.hub import HubFile
 from dap.models import DEFAULT_MODEL, Model, cache_folder, find_model, known_models, model_file, pull
@@ -78,6 +78,14 @@ def test_a_file_of_the_wrong_size_is_refused(home: Path) -> None:
     model.path.write_bytes(b"good")
     with pytest.raises(ModelFileInvalid, match="should have 5 bytes and has 4"):
         model_file(model)
+
+
+def test_a_hub_out_of_reach_leaves_word_of_which_file_to_put_where(home: Path) -> None:
+    model = small(home, 4)
+    with pytest.raises(DownloadFailed) as error:
+        pull(model, hub="http://127.0.0.1:9")  # the discard port: nobody listens
+    assert f"(4 bytes) elsewhere and put it at {model.path}" in str(error.value)
+    assert "owner/name" in str(error.value)
 
 
 def test_pulling_a_model_that_is_on_no_hub_is_an_error() -> None:
