@@ -50,7 +50,8 @@ def create_engine(
     if engine == "onnx" and not exported:
         raise EngineUnavailable(
             f"The onnx engine runs exported files, and {model.name} is a checkpoint. Use torch, or "
-            f"export it (`dap export --model {model.name} --output FILE.onnx`) and give FILE.onnx as the model."
+            f"export it (`dap export --model {model.name} --to onnx --output FILE.onnx`) and give FILE.onnx as "
+            "the model."
         )
     if engine == "torch" and exported:
         raise EngineUnavailable(f"The torch engine runs checkpoints, and {model.name} is an exported file: use onnx.")
