@@ -131,7 +131,7 @@ class DepthMap:
         edges = [round((90 - edge) / 180 * height) for edge in BAND_EDGES_DEG]
         bands = [slice(top, bottom) for top, bottom in pairwise(edges)]
         steps = self.quantised()
-        histograms = [_histogram(steps[band], weights[band]) for band in bands]
+        histograms = [_histogram(steps[band], weights[band], int(steps.max()) + 1) for band in bands]
         total = np.sum(histograms, axis=0)
         seen = bool(self.valid.any())
         ring_sums = np.sum(self.depth, axis=1, where=self.valid, dtype=np.float64)
@@ -188,10 +188,10 @@ def apply_range(
     return DepthMap(depth, valid & (depth <= range), float(range), "depth", model)
 
 
-def _histogram(steps: npt.NDArray[np.uint16], weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Solid angle that is valid at each depth, in steps."""
+def _histogram(steps: npt.NDArray[np.uint16], weights: npt.NDArray[np.float64], length: int) -> npt.NDArray[np.float64]:
+    """Solid angle that is valid at each depth, in steps below `length`."""
     per_pixel = np.repeat(weights, steps.shape[1])
-    histogram: npt.NDArray[np.float64] = np.bincount(steps.ravel(), per_pixel, MAX_STEPS + 1).astype(np.float64)
+    histogram: npt.NDArray[np.float64] = np.bincount(steps.ravel(), per_pixel, length).astype(np.float64)
     histogram[0] = 0
     return histogram
 
