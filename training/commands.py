@@ -66,7 +66,11 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
             option("--passes", type=int, help="How often each scene is seen."),
             option("--workers", type=int, help="Processes that render ahead; 0 renders in the training process."),
             option("--seed", type=int, help="Of parameters, order and augmentation."),
-            option("--precision", type=click.Choice(["float32", "bf16"])),
+            option(
+                "--precision",
+                type=click.Choice(["auto", "float32", "bf16"]),
+                help="auto: bf16 on a GPU, float32 on a CPU.",
+            ),
             option("--channels-last/--contiguous", default=None, help="Memory layout of the network."),
             option("--compile/--eager", default=None, help="Run the network through torch.compile."),
             option(

@@ -157,7 +157,8 @@ class TrainingConfig:
         network: what is trained.
         phases: resolutions, one after the other.
         seed: of the initial parameters, the order of the samples and the augmentation. Scenes have seeds of their own.
-        precision: `bf16` runs the network under autocast; parameters and losses stay float32.
+        precision: `bf16` runs the network under autocast; parameters and losses stay float32. `auto` does so on a GPU
+            and computes in float32 on a CPU.
         channels_last: memory layout of the network.
         compile: run the network through torch.compile.
     """
@@ -170,7 +171,7 @@ class TrainingConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     seed: int = 0
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["auto", "float32", "bf16"] = "auto"
     channels_last: bool = False
     compile: bool = False
 
@@ -216,6 +217,10 @@ class TrainingConfig:
         fall = min(1.0, (self.steps - step) / max(1, optimizer.cooldown_steps))
         return optimizer.learning_rate * phase.lr_scale * min(rise, fall)
 
+    def uses_bf16(self, device_type: str) -> bool:
+        """Whether the network runs in bf16 on a device of that type (`cpu`, `cuda`)."""
+        return self.precision == "bf16" or (self.precision == "auto" and device_type == "cuda")
+
     def average_decay_at(self, step: int) -> float:
         """Decay of the running mean at a step: that of a plain mean at the beginning of its phase, at most `ema`."""
         _, begin = self._phase_index(step)
@@ -247,8 +252,8 @@ _ADAPTER = TypeAdapter(TrainingConfig)
 
 PRESETS: dict[str, TrainingConfig] = {
     "dap-s": TrainingConfig(
-        phases=(Phase(height=128, steps=7000, batch=8), Phase(height=256, steps=1400, batch=4, lr_scale=0.5)),
-        optimizer=OptimizerConfig(cooldown_steps=1500),
+        phases=(Phase(height=128, steps=3700, batch=8), Phase(height=256, steps=1000, batch=4, lr_scale=0.5)),
+        optimizer=OptimizerConfig(cooldown_steps=900),
         precision="bf16",
     ),
     "smoke": TrainingConfig(

@@ -100,7 +100,7 @@ def train(
             with log.waiting():
                 batch = stream.batch(step).to(device)
             example = augment(batch, config.augmentation, step_generator(config.seed, step))
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.uses_bf16(device.type)):
                 output = forward(example.images)
             loss, terms = training_loss(output, example.truth, config.network.thresholds, config.loss)
             rate = config.learning_rate_at(step)

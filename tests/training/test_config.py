@@ -66,6 +66,14 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero_and_each_phase_scales_i
     assert TWO_PHASES.learning_rate_at(step) == pytest.approx(rate)
 
 
+@pytest.mark.parametrize(
+    ("precision", "cpu", "gpu"), [("auto", False, True), ("bf16", True, True), ("float32", False, False)]
+)
+def test_precision_is_bf16_on_a_gpu_and_float32_on_a_cpu_unless_asked_for(precision: str, cpu: bool, gpu: bool) -> None:
+    config = replace(TWO_PHASES, precision=precision)
+    assert (config.uses_bf16("cpu"), config.uses_bf16("cuda")) == (cpu, gpu)
+
+
 def test_the_running_mean_forgets_the_sizes_of_earlier_phases() -> None:
     config = replace(TWO_PHASES, optimizer=replace(TWO_PHASES.optimizer, ema=0.8))
     assert [config.average_decay_at(step) for step in (0, 30, 59)] == pytest.approx([0.1, 31 / 40, 0.8])
