@@ -108,14 +108,13 @@ def size_from_json(text: str) -> tuple[int, int]:
     """(H, W) from its JSON.
 
     Raises:
-        ModelFileInvalid: not the size of a 2:1 panorama.
+        ModelFileInvalid: not two whole numbers of pixels. They need not be 2:1: a panorama is squeezed to what the
+            network was exported for.
     """
     match _json_list(text):
-        case [int(height), int(width)] if height > 0 and width == 2 * height:
+        case [int(height), int(width)] if height > 0 and width > 0:
             return height, width
-    raise ModelFileInvalid(
-        f"dap.input_size is {text!r}: expected [height, width] of a 2:1 panorama such as [256, 512]."
-    )
+    raise ModelFileInvalid(f"dap.input_size is {text!r}: expected [height, width] in pixels, such as [256, 512].")
 
 
 def _metadata_entries(data: mmap.mmap) -> Iterator[tuple[str, str]]:

@@ -39,7 +39,7 @@ class Model:
         description: one line for people.
         licence: of the weights, as a person reads it.
         source: where the weights come from.
-        input_size: (H, W) pixels that the network sees; multiples of 16, W = 2 H.
+        input_size: (H, W) pixels that the network sees; multiples of 16.
         thresholds: metres, ascending: the channels of its range mask head.
         path: where the file is, or will be once it is downloaded.
         hub: the file on a hub, where it has one.

@@ -33,10 +33,10 @@ def test_text_of_any_language_survives(tmp_path: Path) -> None:
         ("dap.thresholds", "[-1.0]", "ascending metres"),
         ("dap.thresholds", '["10"]', "ascending metres"),
         ("dap.thresholds", "ten", "ascending metres"),
-        ("dap.input_size", "[256, 256]", "2:1"),
-        ("dap.input_size", "[256.0, 512.0]", "2:1"),
-        ("dap.input_size", "[0, 0]", "2:1"),
-        ("dap.input_size", "{}", "2:1"),
+        ("dap.input_size", "[256, -512]", "in pixels"),
+        ("dap.input_size", "[256.0, 512.0]", "in pixels"),
+        ("dap.input_size", "[0, 0]", "in pixels"),
+        ("dap.input_size", "{}", "in pixels"),
     ],
 )
 def test_metadata_that_make_no_sense_are_refused(key: str, value: str, complaint: str) -> None:
@@ -122,3 +122,4 @@ def test_bytes_of_any_kind_raise_nothing_but_our_error(data: bytes, tmp_path_fac
 
 def test_a_size_is_height_and_width() -> None:
     assert size_from_json("[256, 512]") == (256, 512)
+    assert size_from_json("[96, 256]") == (96, 256)

@@ -90,15 +90,16 @@ def test_the_exported_graph_knows_that_longitude_is_a_circle(exported: Path) -> 
     np.testing.assert_allclose(rolled.depth, np.roll(straight.depth, 48, axis=2), rtol=1e-4)
 
 
-def test_the_official_network_meets_its_vectors_as_onnx(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [(128, 256), (256, 512)])
+def test_the_official_network_meets_its_vectors_as_onnx(size: tuple[int, int], tmp_path: Path) -> None:
     """In the graph a pixel is divided by 255 and normalised; the vectors were made without the latter."""
     network = PixelNetwork(network_from_state(official_state("vits", seed=7)))
     network.mean.zero_()
     network.std.fill_(1)
     path = tmp_path / "vits.onnx"
-    metadata = GraphMetadata("vits", (100.0,), (128, 256), "none: random weights", "0" * 64)
+    metadata = GraphMetadata("vits", (100.0,), size, "none: random weights", "0" * 64)
     path.write_bytes(to_graph(network, metadata).SerializeToString())
-    expected = vector("128x256")
+    expected = vector(f"{size[0]}x{size[1]}")
     pixels = (expected.image * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     inference = create_engine(find_model(path), threads=1).infer(pixels)
     np.testing.assert_allclose(inference.depth[0] / 100, expected.depth, atol=2e-4, rtol=0)
