@@ -149,14 +149,22 @@ class Batcher:
         if not self.is_alive:
             raise NotReady("the model is not running")
         item = _Item(panorama, asyncio.get_running_loop().time())
-        self._drop_abandoned()
-        if self._queue and self.queued_pixels + item.pixels > self._limits.queued_pixels:
-            raise Overloaded(f"{len(self._queue)} panoramas are waiting already", retry_after_s=self.wait_s)
+        self.require_room(item.pixels)
         self._queue.append(item)
         self._arrival.set()
         if not self._fits(self._queue[0], among=self._queue):
             self._full.set()
         return await item.answer
+
+    def require_room(self, pixels: int) -> None:
+        """Ask before a panorama of so many pixels costs anything; `infer` asks again.
+
+        Raises:
+            Overloaded: the queue has no room for it now.
+        """
+        self._drop_abandoned()
+        if self._queue and self.queued_pixels + pixels > self._limits.queued_pixels:
+            raise Overloaded(f"{len(self._queue)} panoramas are waiting already", retry_after_s=self.wait_s)
 
     async def _work(self) -> None:
         while True:

@@ -185,6 +185,8 @@ class Pipeline:
         return self._serving
 
     async def _answer(self, serving: _Serving, data: bytes, job: Job) -> Answer:
+        rows, columns = serving.engine.input_size
+        serving.batcher.require_room(rows * columns)
         started = time.perf_counter()
         decoded = await self._decode(data, job, serving.engine.input_size)
         timing = Timing(decode=time.perf_counter() - started)

@@ -210,14 +210,14 @@ async def test_a_full_service_refuses_with_a_time_from_its_queue(serving, engine
     assert alive.status_code == 200
 
 
-async def test_a_full_queue_refuses_too(serving, engine, panorama, until_queued) -> None:
+async def test_a_full_queue_refuses_before_the_picture_is_looked_at(serving, engine, panorama, until_queued) -> None:
     async with serving(max_queued_pixels=32 * 64) as client:
         engine.gate.clear()
         first = asyncio.create_task(client.post("/depth", content=panorama()))
         await asyncio.to_thread(engine.entered.acquire)
         second = asyncio.create_task(client.post("/depth", content=panorama()))
         await until_queued(client, 1)
-        refused = await client.post("/depth", content=panorama())
+        refused = await client.post("/depth", content=b"no picture at all: 415 if anybody looked")
         engine.gate.set()
         answers = await asyncio.gather(first, second)
     assert [answer.status_code for answer in answers] == [200, 200]
