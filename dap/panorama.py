@@ -132,11 +132,11 @@ def read_header(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Header:
     return Header(image, crop)
 
 
-def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, size: tuple[int, int] | None = None) -> Panorama:
+def decode(data: bytes | Header, limits: Limits = DEFAULT_LIMITS, size: tuple[int, int] | None = None) -> Panorama:
     """A panorama from the bytes of an image file.
 
     Args:
-        data: a whole JPEG, PNG or WebP file.
+        data: a whole JPEG, PNG or WebP file; or what `read_header` said of it: then not checked again.
         limits: what is refused by its header, before anything is decoded.
         size: (h, w) of the result; a large JPEG is then decoded at a reduced scale, which is much cheaper. None for the
             size of the picture.
@@ -144,7 +144,7 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, size: tuple[int, int] |
     Raises:
         InputError: as `read_header` says; also BrokenImage where the pixels turn out truncated or corrupt.
     """
-    header = read_header(data, limits)
+    header = data if isinstance(data, Header) else read_header(data, limits)
     crop = header.crop
     size = size or crop.sphere_size
     if crop.is_full:

@@ -209,10 +209,10 @@ class Pipeline:
         self._check_output(output_size)
         height, width = header.image.size
         async with self._decoding.hold(height * width):
-            panorama = await loop.run_in_executor(self._decode_pool, decode, data, self._limits, input_size)
+            panorama = await loop.run_in_executor(self._decode_pool, decode, header, self._limits, input_size)
             if not job.needs_colours or output_size == input_size:
                 return _Decoded(panorama, panorama.pixels, output_size)
-            coloured = await loop.run_in_executor(self._decode_pool, decode, data, self._limits, output_size)
+            coloured = await loop.run_in_executor(self._decode_pool, decode, header, self._limits, output_size)
             return _Decoded(panorama, coloured.pixels, output_size)
 
     def _check_output(self, size: Size) -> None:

@@ -159,6 +159,13 @@ def cropped(fields: dict[str, int], pixels: npt.NDArray[np.uint8]) -> bytes:
     return with_png_chunks(saved(pixels, "PNG"), (b"iTXt", packet))
 
 
+def test_a_header_that_was_read_decodes_like_the_file_and_more_than_once() -> None:
+    data = saved(picture(), "JPEG", exif=exif(3))
+    header = read_header(data)
+    for size in (None, (16, 32)):
+        np.testing.assert_array_equal(decode(header, size=size).pixels, decode(data, size=size).pixels)
+
+
 def test_a_crop_is_padded_to_the_sphere_and_the_padding_is_not_covered() -> None:
     pixels = picture(20, 40)
     panorama = decode(cropped(gpano(full=(50, 100), crop=(20, 40), at=(10, 30)), pixels))
