@@ -4,10 +4,20 @@ import re
 from collections.abc import Mapping
 
 from dap.errors import NotAcceptable
-from dap.formats.base import Format, Value
+from dap.formats.base import Format, Value, find
 
 _RANGE = re.compile(r"\s*([^\s/;,]+)/([^\s/;,]+)\s*((?:;[^,]*)?)")
 _QUALITY = re.compile(r";\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*(?:;|$)", re.IGNORECASE)
+
+
+def choose(formats: Mapping[str, Format[Value]], name: str | None, accept: str | None) -> Format[Value]:
+    """The format of that name, if one is named, otherwise the one that the header prefers.
+
+    Raises:
+        InvalidParameter: there is no format of that name.
+        NotAcceptable: as `negotiate` says.
+    """
+    return find(formats, name) if name else negotiate(formats, accept)
 
 
 def negotiate(formats: Mapping[str, Format[Value]], accept: str | None) -> Format[Value]:

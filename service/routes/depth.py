@@ -10,9 +10,9 @@ from starlette.responses import Response
 
 from dap.depth import STEPS_PER_METRE, DepthMap
 from dap.formats import statistics
-from dap.formats.base import Format, find
+from dap.formats.base import Format
 from dap.formats.depth import DEPTH_FORMATS
-from dap.formats.negotiation import negotiate
+from dap.formats.negotiation import choose
 from dap.formats.png16 import INVALID
 from service.openapi import panorama_answer, panorama_body
 from service.parameters import AcceptHeader, PanoramaQuery
@@ -50,7 +50,7 @@ async def depth(
     accept: AcceptHeader = None,
 ) -> Response:
     """Distance from the camera along the ray of each pixel, in metres, valid within the range asked for."""
-    chosen = find(DEPTH_FORMATS, query.format) if query.format else negotiate(DEPTH_FORMATS, accept)
+    chosen = choose(DEPTH_FORMATS, query.format, accept)
     answer = await posted.answer(Job(query.range_m, query.output_size, lambda result: _encode(chosen, result)))
     return AnswerResponse(answer, chosen.media_type, **_VALUE_HEADERS.get(chosen.name, {}))
 

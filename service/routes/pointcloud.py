@@ -9,9 +9,9 @@ from starlette.responses import Response
 
 from dap.cloud import PointCloud, Sampling, point_cloud
 from dap.errors import InvalidParameter
-from dap.formats.base import Format, find
+from dap.formats.base import Format
 from dap.formats.clouds import CLOUD_FORMATS
-from dap.formats.negotiation import negotiate
+from dap.formats.negotiation import choose
 from dap.sphere import Frame
 from service.openapi import panorama_answer, panorama_body
 from service.parameters import AcceptHeader, PanoramaQuery, SizeParameter
@@ -65,7 +65,7 @@ async def pointcloud(
     limit = posted.settings.max_cloud_points
     if query.max_points is not None and query.max_points > limit:
         raise InvalidParameter(f"max_points is at most {limit}; got {query.max_points}")
-    chosen = find(CLOUD_FORMATS, query.format) if query.format else negotiate(CLOUD_FORMATS, accept)
+    chosen = choose(CLOUD_FORMATS, query.format, accept)
     encode = partial(_encode, chosen, query, query.max_points or limit)
     answer = await posted.answer(Job(query.range_m, query.output_size, encode, needs_colours=True))
     return AnswerResponse(answer, chosen.media_type)
