@@ -19,6 +19,7 @@ from dap.errors import InvalidParameter
 Range = Literal[10, 20, 50, 100] | None
 RANGES: tuple[float, ...] = (10.0, 20.0, 50.0, 100.0)
 RangeMask = Literal["head", "depth", "none"]
+Fill = Literal["nan", "range", "zero"]
 
 PERCENTILES: tuple[int, ...] = (1, 5, 25, 50, 75, 95, 99)
 BAND_EDGES_DEG: tuple[int, ...] = (90, 60, 30, 0, -30, -60, -90)

@@ -2,11 +2,62 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, get_args
 
+from dap.depth import Fill
 from dap.errors import InvalidParameter
 
 Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How a value is written, by the formats to which it matters.
+
+    Attributes:
+        fill: what float formats of depth hold where nothing is valid: NaN, the range in metres, or zero.
+        colormap: name of the colours of pictures for the eye.
+    """
+
+    fill: Fill = "nan"
+    colormap: str = "turbo"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no option.
+
+        Raises:
+            InvalidParameter: no such fill.
+        """
+        if self.fill not in get_args(Fill):
+            raise InvalidParameter(f"fill is one of {', '.join(get_args(Fill))}; got {str(self.fill)[:40]!r}")
+
+
+DEFAULT_OPTIONS = EncodeOptions()
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """How a number of the file becomes metres: metres = number / scale.
+
+    Attributes:
+        scale: numbers in a metre.
+        invalid: the number that is no depth; None where `EncodeOptions.fill` says.
+    """
+
+    scale: float = 1.0
+    invalid: float | None = None
+
+    def invalid_text(self, fill: Fill, range: float | None) -> str:
+        """The number that is no depth, for a header or an attribute: `0`, `NaN`, or the range in metres.
+
+        Raises:
+            InvalidParameter: the range is the fill, and there is none.
+        """
+        if self.invalid is not None:
+            return f"{self.invalid:g}"
+        if fill == "range" and range is None:
+            raise InvalidParameter("fill=range needs a range; none was asked for")
+        return {"nan": "NaN", "zero": "0", "range": f"{range or 0:g}"}[fill]
 
 
 @dataclass(frozen=True)
@@ -18,16 +69,22 @@ class Format(Generic[Value]):
         media_type: what `Accept` asks for and `Content-Type` says.
         extension: of a file, with its dot.
         description: one line for people.
-        encode: value to bytes.
+        write: value and options to bytes; `encode` is how it is called.
         decode: bytes to value, for formats that keep enough; it raises InputError on bytes of another kind.
+        numbers: what the numbers of a depth mean; None where a reader needs no such word.
     """
 
     name: str
     media_type: str
     extension: str
     description: str
-    encode: Callable[[Value], bytes]
+    write: Callable[[Value, EncodeOptions], bytes]
     decode: Callable[[bytes], Value] | None = None
+    numbers: Numbers | None = None
+
+    def encode(self, value: Value, options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:
+        """The value as bytes."""
+        return self.write(value, options)
 
 
 def registry(*formats: Format[Value]) -> dict[str, Format[Value]]:

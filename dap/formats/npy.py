@@ -7,7 +7,7 @@ import numpy as np
 
 from dap.depth import DepthMap
 from dap.errors import BrokenImage, UnsupportedMediaType
-from dap.formats.base import Format
+from dap.formats.base import DEFAULT_OPTIONS, EncodeOptions, Format
 
 # Not numpy's own reader: it takes Python literals, which fail in many ways, and allocates whatever size they claim.
 _HEADER = re.compile(
@@ -18,7 +18,7 @@ _HEADER = re.compile(
 )
 
 
-def encode(depth_map: DepthMap) -> bytes:
+def encode(depth_map: DepthMap, _options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:
     """The depth as .npy."""
     metres = np.where(depth_map.valid, depth_map.depth, np.float32(np.nan)).astype("<f4", copy=False)
     header = BytesIO()
@@ -52,6 +52,6 @@ FORMAT = Format(
     media_type="application/x-npy",
     extension=".npy",
     description="NumPy array, float32 metres, NaN = not valid",
-    encode=encode,
+    write=encode,
     decode=decode,
 )

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dap.cloud import PointCloud
-from dap.formats.base import Format
+from dap.formats.base import DEFAULT_OPTIONS, EncodeOptions, Format
 
 _AXES = {
     "ros": "x forward, y left, z up",
@@ -19,7 +19,7 @@ _AXES = {
 _PLY_TYPES = {"<f4": "float", "u1": "uchar"}
 
 
-def encode(cloud: PointCloud) -> bytes:
+def encode(cloud: PointCloud, _options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:
     """The cloud as PLY."""
     parts: list[tuple[str, npt.NDArray[Any], tuple[str, ...]]] = [("<f4", cloud.points, ("x", "y", "z"))]
     if cloud.normals is not None:
@@ -48,5 +48,5 @@ FORMAT = Format(
     media_type="application/x-ply",
     extension=".ply",
     description="PLY, binary little-endian, coloured points in metres",
-    encode=encode,
+    write=encode,
 )

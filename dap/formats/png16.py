@@ -14,7 +14,7 @@ from isal import isal_zlib
 from dap import headers, panorama
 from dap.depth import STEPS_PER_METRE, DepthMap, RangeMask
 from dap.errors import BrokenImage, TooManyPixels, UnsupportedMediaType
-from dap.formats.base import Format
+from dap.formats.base import DEFAULT_OPTIONS, EncodeOptions, Format, Numbers
 
 INVALID = 0
 
@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"\d{1,9}(\.\d{1,9})?")
 _RANGE_MASKS: dict[str, RangeMask] = {"head": "head", "depth": "depth", "none": "none"}
 
 
-def encode(depth_map: DepthMap) -> bytes:
+def encode(depth_map: DepthMap, _options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:
     """The depth as PNG."""
     height, width = depth_map.size
     header = struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0)
@@ -107,6 +107,7 @@ FORMAT = Format(
     media_type="image/png",
     extension=".png",
     description="16-bit PNG, metres = value / 512, 0 = not valid",
-    encode=encode,
+    write=encode,
     decode=decode,
+    numbers=Numbers(scale=STEPS_PER_METRE, invalid=INVALID),
 )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from dap.depth import MAX_STEPS, STEPS_PER_METRE, DepthMap
-from dap.formats.base import Format
+from dap.formats.base import DEFAULT_OPTIONS, EncodeOptions, Format
 
 QUALITY = 90
 STRIPES_RGB = ((34, 34, 34), (58, 58, 58))
@@ -37,7 +37,7 @@ _COLORS = 254
 _SMALLEST_SPAN = 1.5
 
 
-def encode(depth_map: DepthMap) -> bytes:
+def encode(depth_map: DepthMap, _options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:
     """The depth as a coloured JPEG of the same size."""
     near, far = _limits(depth_map)
     picture = _colored(_indices(depth_map, near, far))
@@ -111,5 +111,5 @@ FORMAT = Format(
     media_type="image/jpeg",
     extension=".jpg",
     description="coloured JPEG with a legend in metres, for the eye",
-    encode=encode,
+    write=encode,
 )

@@ -3,7 +3,7 @@
 import json
 
 from dap.depth import DepthMap
-from dap.formats.base import Format
+from dap.formats.base import DEFAULT_OPTIONS, EncodeOptions, Format
 
 
 def describe(depth_map: DepthMap) -> dict[str, object]:
@@ -35,7 +35,7 @@ def describe(depth_map: DepthMap) -> dict[str, object]:
     }
 
 
-def encode(depth_map: DepthMap) -> bytes:
+def encode(depth_map: DepthMap, _options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:
     """The statistics as JSON."""
     return json.dumps(describe(depth_map), allow_nan=False).encode()
 
@@ -49,5 +49,5 @@ FORMAT = Format(
     media_type="application/json",
     extension=".json",
     description="statistics: valid share, extremes, percentiles, latitude bands",
-    encode=encode,
+    write=encode,
 )
