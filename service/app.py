@@ -8,9 +8,10 @@ from fastapi import FastAPI
 
 from service import problems
 from service.middleware import AccessLog, Admission, BodyLimit, RequestHeaders
-from service.pipeline import EngineFactory, Pipeline, open_engine
+from service.pipeline import Pipeline
 from service.routes import depth, health, metrics, models, pages, pointcloud
 from service.routes import problems as problem_kinds
+from service.serving import EngineFactory, Serving, open_engine
 from service.settings import Settings
 from service.telemetry import Telemetry
 
@@ -39,13 +40,15 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
     """
     settings = settings or Settings()
     telemetry = Telemetry()
-    pipeline = Pipeline(settings, telemetry, engine_factory)
+    serving = Serving(settings, telemetry, engine_factory)
+    pipeline = Pipeline(settings, telemetry, serving)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        pipeline.start()
+        serving.start(pipeline.rehearse)
         yield
-        await pipeline.stop()
+        await serving.stop()
+        await pipeline.close()
 
     app = _Application(
         title="Depth Any Panoramas",
@@ -57,14 +60,15 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         lifespan=lifespan,
         exception_handlers=problems.HANDLERS,
     )
-    app.state.settings, app.state.telemetry, app.state.pipeline = settings, telemetry, pipeline
+    app.state.settings, app.state.telemetry = settings, telemetry
+    app.state.serving, app.state.pipeline = serving, pipeline
     for module in (depth, pointcloud, models, health, metrics, problem_kinds, pages):
         app.include_router(module.router)
     # The last one added is the first that a request passes.
     app.add_middleware(
         BodyLimit, max_bytes=settings.max_body_bytes, max_bytes_in_progress=settings.max_bytes_in_progress
     )
-    app.add_middleware(Admission, max_requests=settings.max_requests, retry_after_s=lambda: pipeline.wait_s)
+    app.add_middleware(Admission, max_requests=settings.max_requests, retry_after_s=lambda: serving.wait_s)
     app.add_middleware(AccessLog, telemetry=telemetry)
     app.add_middleware(RequestHeaders)
     return app

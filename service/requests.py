@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from dap.errors import DeadlineExceeded, EmptyInput, InvalidParameter, MalformedRequest, UnsupportedMediaType
 from service.pipeline import Answer, Job, Pipeline
+from service.serving import Serving
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -51,9 +52,9 @@ class PostedPanorama:
             raise DeadlineExceeded(f"not done within {self._timeout_s:g} seconds") from None
 
 
-async def _pipeline(request: Request) -> Pipeline:
-    pipeline: Pipeline = request.app.state.pipeline
-    return pipeline
+async def _serving(request: Request) -> Serving:
+    serving: Serving = request.app.state.serving
+    return serving
 
 
 async def _posted_panorama(
@@ -66,7 +67,7 @@ async def _posted_panorama(
     return PostedPanorama(request, x_request_timeout)
 
 
-CurrentPipeline = Annotated[Pipeline, Depends(_pipeline)]
+CurrentServing = Annotated[Serving, Depends(_serving)]
 Posted = Annotated[PostedPanorama, Depends(_posted_panorama)]
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import uvicorn
 
 from service.app import create_app
-from service.pipeline import Pipeline, State
+from service.serving import Serving, State
 from service.settings import Settings
 from service.telemetry import JsonFormatter
 
@@ -25,11 +25,11 @@ _log = logging.getLogger("dap.service")
 
 
 class Server(uvicorn.Server):
-    """A uvicorn that goes down gracefully, and by itself when the pipeline has failed."""
+    """A uvicorn that goes down gracefully, and by itself when the engine has failed."""
 
-    def __init__(self, config: uvicorn.Config, pipeline: Pipeline, grace_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, serving: Serving, grace_s: float) -> None:
         super().__init__(config)
-        self._pipeline = pipeline
+        self._serving = serving
         self._grace_s = grace_s
         self._signalled = False
         self.exit_status = 0
@@ -48,7 +48,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Asked ten times a second: whether to go down."""
-        if self._pipeline.state is State.FAILED:
+        if self._serving.state is State.FAILED:
             self.exit_status = 1
         return await super().on_tick(counter) or self.exit_status != 0
 
@@ -59,7 +59,7 @@ class Server(uvicorn.Server):
         # Nobody waits for a load balancer at a terminal.
         grace_s = self._grace_s if number is signal.SIGTERM else 0.0
         _log.info("going down", extra={"fields": {"signal": number.name, "grace_s": grace_s}})
-        self._pipeline.drain()
+        self._serving.drain()
         asyncio.get_running_loop().call_later(grace_s, self._exit)
 
     def _exit(self) -> None:
@@ -83,9 +83,9 @@ def run(settings: Settings) -> int:
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
     )
-    pipeline: Pipeline = app.state.pipeline
+    serving: Serving = app.state.serving
     print(f"listening on {url(listener)}, loading {settings.model}", flush=True)  # noqa: T201
-    server = Server(config, pipeline, settings.shutdown_grace_s)
+    server = Server(config, serving, settings.shutdown_grace_s)
     server.run(sockets=[listener])
     return server.exit_status
 

@@ -7,8 +7,8 @@ from pydantic import BaseModel
 
 from dap.errors import NotReady
 from service.openapi import problem_answers
-from service.pipeline import State
-from service.requests import CurrentPipeline
+from service.requests import CurrentServing
+from service.serving import State
 
 router = APIRouter(tags=["service"])
 
@@ -20,16 +20,16 @@ class Health(BaseModel):
 
 
 @router.get("/healthz", summary="Whether this process can go on", responses=problem_answers([NotReady]))
-async def healthz(pipeline: CurrentPipeline) -> Health:
+async def healthz(serving: CurrentServing) -> Health:
     """Red where only a new process helps: the engine could not be loaded, or the batching task has died."""
-    if pipeline.state is State.FAILED:
-        raise NotReady(pipeline.state.value)
+    if serving.state is State.FAILED:
+        raise NotReady(serving.state.value)
     return Health(status="alive")
 
 
 @router.get("/readyz", summary="Whether panoramas should be sent here", responses=problem_answers([NotReady]))
-async def readyz(pipeline: CurrentPipeline) -> Health:
+async def readyz(serving: CurrentServing) -> Health:
     """Green once the model is loaded and warm, until the service goes down."""
-    if pipeline.state is not State.READY:
-        raise NotReady(pipeline.state.value)
+    if serving.state is not State.READY:
+        raise NotReady(serving.state.value)
     return Health(status="ready")

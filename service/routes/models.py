@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from dap.models import Model, known_models
-from service.requests import CurrentPipeline
+from service.requests import CurrentServing
 
 router = APIRouter(tags=["service"])
 
@@ -31,9 +31,9 @@ class ModelList(BaseModel):
 
 
 @router.get("/models", summary="Models known here, and the one that is served")
-async def models(pipeline: CurrentPipeline) -> ModelList:
+async def models(serving: CurrentServing) -> ModelList:
     """The model that is served, first, and then all that have a name."""
-    served = pipeline.model
+    served = serving.model
     others = [model for model in known_models() if served is None or model.name != served.name]
     return ModelList(
         models=[_describe(model, is_served=model is served) for model in ([served] if served else []) + others]

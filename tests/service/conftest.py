@@ -21,7 +21,7 @@ from PIL import Image
 from dap.engines.base import Inference
 from dap.graph import GraphMetadata
 from service.app import create_app
-from service.pipeline import State
+from service.serving import State
 from service.settings import Settings
 
 
@@ -85,7 +85,7 @@ async def _serving(engine: RedEngine, **settings: Any) -> AsyncIterator[httpx.As
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client,
     ):
-        while app.state.pipeline.state is State.LOADING:
+        while app.state.serving.state is State.LOADING:
             await asyncio.sleep(0.001)
         engine.batches.clear()
         engine.entered = threading.Semaphore(0)

@@ -14,7 +14,7 @@ from dap.formats import png16
 from dap.models import DEFAULT_MODEL, find_model
 from dap.predictor import Predictor
 from service.app import create_app
-from service.pipeline import State
+from service.serving import State
 from service.settings import Settings
 
 SAMPLE = Path(__file__).parent.parent.parent / "demo" / "sample.jpg"
@@ -37,7 +37,7 @@ async def client(model: str) -> AsyncIterator[httpx.AsyncClient]:
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://service", timeout=60) as ready,
     ):
-        while app.state.pipeline.state is State.LOADING:
+        while app.state.serving.state is State.LOADING:
             await asyncio.sleep(0.01)
         yield ready
 
@@ -85,5 +85,5 @@ async def test_panoramas_of_one_batch_are_answered_as_if_alone(client) -> None:
 async def test_what_is_made_is_held_by_the_application_alone(client, model: str) -> None:
     settings = Settings(model=model)
     one, other = create_app(settings), create_app(settings)
-    assert one.state.pipeline is not other.state.pipeline
+    assert one.state.serving is not other.state.serving
     assert one.state.telemetry.registry is not other.state.telemetry.registry

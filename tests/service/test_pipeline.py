@@ -3,9 +3,10 @@ import threading
 
 import pytest
 
-from dap.errors import NotReady, TooManyPixels
+from dap.errors import TooManyPixels
 from service import pipeline as pipeline_module
-from service.pipeline import Job, Pipeline, State
+from service.pipeline import Job, Pipeline
+from service.serving import Serving, State
 from service.settings import Settings
 from service.telemetry import Telemetry
 
@@ -16,13 +17,16 @@ def as_posted(model_size, input_size):
 
 @pytest.fixture
 async def pipeline(engine):
-    pipeline = Pipeline(Settings(), Telemetry(), lambda model, settings: engine)
-    pipeline.start()
-    while pipeline.state is State.LOADING:
+    settings, telemetry = Settings(), Telemetry()
+    serving = Serving(settings, telemetry, lambda model, settings: engine)
+    pipeline = Pipeline(settings, telemetry, serving)
+    serving.start(pipeline.rehearse)
+    while serving.state is State.LOADING:
         await asyncio.sleep(0.001)
     engine.batches.clear()
     yield pipeline
-    await pipeline.stop()
+    await serving.stop()
+    await pipeline.close()
 
 
 async def test_nothing_but_passing_on_happens_on_the_event_loop(pipeline, engine, panorama, monkeypatch) -> None:
@@ -82,58 +86,3 @@ async def test_a_failing_encoder_fails_its_request_alone(pipeline, panorama) -> 
     with pytest.raises(ZeroDivisionError):
         await pipeline.answer(panorama(), Job(100.0, as_posted, fail))
     assert (await pipeline.answer(panorama(), Job(100.0, as_posted, lambda result: b"well"))).body == b"well"
-    assert pipeline.state is State.READY
-
-
-async def test_ready_comes_after_the_largest_batch_and_one_panorama_through_every_stage(engine) -> None:
-    telemetry = Telemetry()
-    pipeline = Pipeline(Settings(max_batch_size=3), telemetry, lambda model, settings: engine)
-    pipeline.start()
-    while pipeline.state is State.LOADING:
-        await asyncio.sleep(0.001)
-    await pipeline.stop()
-    assert engine.batch_sizes == [3, 1]
-    for stage in ("decode", "queue", "inference", "encode"):
-        assert telemetry.registry.get_sample_value(f"dap_{stage}_duration_seconds_count") == 1
-
-
-async def test_stop_while_the_model_loads_ends_at_once_it_is_loaded(engine) -> None:
-    engine.gate.clear()
-    pipeline = Pipeline(Settings(), Telemetry(), lambda model, settings: engine)
-    pipeline.start()
-    await asyncio.to_thread(engine.entered.acquire)
-    stopping = asyncio.create_task(pipeline.stop())
-    await asyncio.sleep(0.01)
-    engine.gate.set()
-    await asyncio.wait_for(stopping, 5)
-    assert engine.closed
-    with pytest.raises(NotReady):
-        pipeline.require_ready()
-
-
-async def test_a_model_that_is_warm_after_the_service_began_to_go_down_is_not_ready(engine) -> None:
-    engine.gate.clear()
-    pipeline = Pipeline(Settings(), Telemetry(), lambda model, settings: engine)
-    pipeline.start()
-    await asyncio.to_thread(engine.entered.acquire)
-    pipeline.drain()
-    engine.gate.set()
-    async with asyncio.timeout(10):
-        while engine.batch_sizes != [4, 1]:
-            await asyncio.sleep(0.001)
-    assert pipeline.state is State.DRAINING
-    await pipeline.stop()
-
-
-async def test_an_engine_that_cannot_be_made_is_a_failure_and_no_hang(caplog) -> None:
-    def explode(model, settings):
-        raise ImportError("no such library")
-
-    pipeline = Pipeline(Settings(), Telemetry(), explode)
-    pipeline.start()
-    while pipeline.state is State.LOADING:
-        await asyncio.sleep(0.001)
-    assert pipeline.state is State.FAILED
-    assert pipeline.model is None
-    assert "no such library" in caplog.text
-    await pipeline.stop()

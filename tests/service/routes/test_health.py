@@ -4,7 +4,7 @@ import httpx
 
 from dap.errors import EngineUnavailable, ModelFileMissing
 from service.app import create_app
-from service.pipeline import State
+from service.serving import State
 from service.settings import Settings
 
 
@@ -36,7 +36,7 @@ async def test_a_model_that_cannot_be_loaded_turns_both_red_and_tells_no_path() 
     app = create_app(Settings(), nothing_there)
     transport = httpx.ASGITransport(app=app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://s") as client:
-        while app.state.pipeline.state is State.LOADING:
+        while app.state.serving.state is State.LOADING:
             await asyncio.sleep(0.001)
         answers = [await client.get("/healthz"), await client.get("/readyz"), await client.post("/depth", content=b"x")]
     assert [answer.status_code for answer in answers] == [503] * 3
@@ -56,7 +56,7 @@ async def test_a_dead_batching_task_turns_both_red_and_fails_its_requests(client
 
 
 async def test_going_down_is_not_ready_but_alive_and_still_answers(client, panorama) -> None:
-    client.app.state.pipeline.drain()
+    client.app.state.serving.drain()
     assert (await client.get("/readyz")).status_code == 503
     assert (await client.get("/healthz")).status_code == 200
     assert (await client.post("/depth", content=panorama())).status_code == 200

@@ -61,7 +61,7 @@ async def test_the_model_and_readiness_are_told(client) -> None:
     counted = await scrape(client)
     assert counted["dap_model_info", (("device", "cpu"), ("engine", "red"), ("model", "dap-s"))] == 1
     assert counted["dap_ready", ()] == 1
-    client.app.state.pipeline.drain()
+    client.app.state.serving.drain()
     assert (await scrape(client))["dap_ready", ()] == 0
 
 
