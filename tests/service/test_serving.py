@@ -1,0 +1,75 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from dap.errors import NotReady
+from service.pipeline import Pipeline
+from service.serving import EngineFactory, Serving, State
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+
+@asynccontextmanager
+async def loading(
+    engine_factory: EngineFactory, telemetry: Telemetry | None = None, **settings
+) -> AsyncIterator[Serving]:
+    """A serving whose model loads in the background; stopped at the end unless it is already."""
+    chosen, telemetry = Settings(**settings), telemetry or Telemetry()
+    serving = Serving(chosen, telemetry, engine_factory)
+    pipeline = Pipeline(chosen, telemetry, serving)
+    serving.start(pipeline.rehearse)
+    async with asyncio.timeout(10):
+        yield serving
+        await serving.stop()
+        await pipeline.close()
+
+
+async def until_loaded(serving: Serving) -> None:
+    while serving.state is State.LOADING:
+        await asyncio.sleep(0.001)
+
+
+async def test_ready_comes_after_the_largest_batch_and_one_panorama_through_every_stage(engine) -> None:
+    telemetry = Telemetry()
+    async with loading(lambda model, settings: engine, telemetry, max_batch_size=3) as serving:
+        await until_loaded(serving)
+    assert engine.batch_sizes == [3, 1]
+    for stage in ("decode", "queue", "inference", "encode"):
+        assert telemetry.registry.get_sample_value(f"dap_{stage}_duration_seconds_count") == 1
+
+
+async def test_stop_while_the_model_loads_ends_at_once_it_is_loaded(engine) -> None:
+    engine.gate.clear()
+    async with loading(lambda model, settings: engine) as serving:
+        await asyncio.to_thread(engine.entered.acquire)
+        stopping = asyncio.create_task(serving.stop())
+        await asyncio.sleep(0.01)
+        engine.gate.set()
+        await stopping
+        assert engine.closed
+        with pytest.raises(NotReady):
+            serving.current()
+
+
+async def test_a_model_that_is_warm_after_the_service_began_to_go_down_is_not_ready(engine) -> None:
+    engine.gate.clear()
+    async with loading(lambda model, settings: engine) as serving:
+        await asyncio.to_thread(engine.entered.acquire)
+        serving.drain()
+        engine.gate.set()
+        while engine.batch_sizes != [4, 1]:
+            await asyncio.sleep(0.001)
+        assert serving.state is State.DRAINING
+
+
+async def test_an_engine_that_cannot_be_made_is_a_failure_and_no_hang(caplog) -> None:
+    def explode(model, settings):
+        raise ImportError("no such library")
+
+    async with loading(explode) as serving:
+        await until_loaded(serving)
+        assert serving.state is State.FAILED
+        assert serving.model is None
+    assert "no such library" in caplog.text
