@@ -7,7 +7,7 @@ of DAP, arXiv 2512.16913); a pixel is valid for a range where that is above one 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,17 @@ from PIL import Image
 
 from dap import sphere
 from dap.errors import InvalidParameter
+from dap.upsampling import guided
 
 Range = Literal[10, 20, 50, 100] | None
 RANGES: tuple[float, ...] = (10.0, 20.0, 50.0, 100.0)
 RangeMask = Literal["head", "depth", "none"]
 Fill = Literal["nan", "range", "zero"]
+FILLS: tuple[Fill, ...] = get_args(Fill)
+Upsample = Literal["nearest", "bilinear", "guided"]
+UPSAMPLES: tuple[Upsample, ...] = get_args(Upsample)
+Seam = Literal["none", "blend"]
+SEAMS: tuple[Seam, ...] = get_args(Seam)
 
 PERCENTILES: tuple[int, ...] = (1, 5, 25, 50, 75, 95, 99)
 BAND_EDGES_DEG: tuple[int, ...] = (90, 60, 30, 0, -30, -60, -90)
@@ -79,6 +85,10 @@ class DepthMap:
         range_mask: what the mask comes from: `head`, the model's own channel for this range; `depth`, the next larger
             channel, if the model has one, and depth <= range; `none`, no mask was asked for.
         model: name of the model; empty where a file that was read does not say.
+        in_range: float32 (T, H, W), for each of `thresholds` the probability that the surface is nearer; None where
+            they were not kept.
+        thresholds: T metres, ascending; empty where `in_range` is None.
+        scale_factor: metres here for each metre of the model: 1 but where a known camera height sets the scale.
     """
 
     depth: npt.NDArray[np.float32]
@@ -86,6 +96,9 @@ class DepthMap:
     range: float | None
     range_mask: RangeMask
     model: str
+    in_range: npt.NDArray[np.float32] | None = None
+    thresholds: tuple[float, ...] = ()
+    scale_factor: float = 1.0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -93,25 +106,70 @@ class DepthMap:
         height, width = self.depth.shape
         return height, width
 
-    def resize(self, size: tuple[int, int]) -> "DepthMap":
+    def resize(
+        self, size: tuple[int, int], upsample: Upsample = "bilinear", guide: npt.NDArray[np.uint8] | None = None
+    ) -> "DepthMap":
         """The same map with (h, w) pixels; longitude is a circle and valid depth never mixes with invalid.
 
-        Larger: bilinear over the valid neighbours only; a pixel is valid where its nearest neighbour is. Smaller in
-        either direction: nearest.
+        Args:
+            size: (h, w). Smaller in either direction: nearest, whatever `upsample` says.
+            upsample: how it becomes larger. `nearest`: no depth that was not there. `bilinear`: over the valid
+                neighbours only; a pixel is valid where its nearest neighbour is. `guided`: edges, those of validity
+                too, follow the colours of `guide`, see `dap.upsampling.guided`.
+            guide: uint8 (h', w', 3), the panorama, best of the size asked for.
+
+        Raises:
+            InvalidParameter: `upsample` has no such value, or is `guided` and there is no guide.
         """
+        if upsample not in UPSAMPLES:
+            raise InvalidParameter(f"upsample is one of {', '.join(UPSAMPLES)}; got {upsample}")
+        if upsample == "guided" and guide is None:
+            raise InvalidParameter("upsample=guided expects the panorama's colours; there are none")
         height, width = size
         if size == self.size:
             return self
+        smaller = height < self.size[0] or width < self.size[1]
         rows, columns = _nearest(self.size[0], height), _nearest(self.size[1], width)
         nearest_valid = self.valid[:, columns][rows]
-        if height < self.size[0] or width < self.size[1]:
-            return replace(self, depth=self.depth[:, columns][rows], valid=nearest_valid)
+        if smaller or upsample == "nearest":
+            in_range = None if self.in_range is None else self.in_range[:, :, columns][:, rows]
+            return replace(self, depth=self.depth[:, columns][rows], valid=nearest_valid, in_range=in_range)
+        in_range = None if self.in_range is None else np.stack([_enlarge(channel, size) for channel in self.in_range])
+        if guide is not None and upsample == "guided":
+            depth, valid = guided(self.depth, self.valid, guide, size)
+            return replace(self, depth=depth, valid=valid, in_range=in_range)
         if self.valid.all():
-            return replace(self, depth=_enlarge(self.depth, size), valid=nearest_valid)
+            return replace(self, depth=_enlarge(self.depth, size), valid=nearest_valid, in_range=in_range)
         weight = _enlarge(self.valid.astype(np.float32), size)
         depth = _enlarge(np.where(self.valid, self.depth, np.float32(0)), size)
         np.divide(depth, weight, out=depth, where=weight > 0)
-        return replace(self, depth=depth, valid=nearest_valid)
+        return replace(self, depth=depth, valid=nearest_valid, in_range=in_range)
+
+    def without_nadir(self, degrees: float) -> "DepthMap":
+        """The same map without what is less than `degrees` from straight down: the operator and the tripod."""
+        below = self.size[0] - np.count_nonzero(np.pi / 2 + sphere.latitudes(self.size[0]) >= np.radians(degrees))
+        if below == 0:
+            return self
+        valid = self.valid.copy()
+        valid[self.size[0] - below :] = False
+        return replace(self, valid=valid)
+
+    def filled(self, fill: Fill = "nan") -> npt.NDArray[np.float32]:
+        """Depth in metres, float32 (H, W), that carries the mask in itself.
+
+        Args:
+            fill: what stands where nothing is valid. `nan`: NaN. `range`: the range asked for, in metres; at 100 that
+                is what DAP's own code gives for the sky. `zero`: 0, which most data sets mean by not known.
+
+        Raises:
+            InvalidParameter: there is no such fill; or it is `range` and no range was asked for.
+        """
+        if fill not in FILLS:
+            raise InvalidParameter(f"fill is one of {', '.join(FILLS)}; got {fill}")
+        if fill == "range" and self.range is None:
+            raise InvalidParameter("fill=range expects a range of 10, 20, 50 or 100 metres; none was asked for")
+        value = {"nan": np.nan, "range": self.range or 0.0, "zero": 0.0}[fill]
+        return np.where(self.valid, self.depth, np.float32(value))
 
     def quantised(self) -> npt.NDArray[np.uint16]:
         """Depth in whole steps of 1/512 m (2 mm), uint16 (H, W), 0 where not valid.
@@ -162,16 +220,23 @@ def apply_range(
     range: float | None,
     model: str,
     covered: npt.NDArray[np.bool_] | None = None,
+    *,
+    keep_in_range: bool = False,
+    scale_factor: float = 1.0,
 ) -> DepthMap:
     """What an engine said of one panorama, as a depth map valid within `range`.
 
     Args:
-        depth: float32 (H, W), metres along the ray.
+        depth: float32 (H, W), the model's metres along the ray.
         in_range: float32 (T, H, W), probability of being nearer than each threshold.
-        thresholds: T metres, ascending.
+        thresholds: T metres of the model, ascending.
         range: one of `RANGES`, or None: every covered pixel is valid.
         model: name of the model.
         covered: bool (H, W), what of the sphere the picture shows; None for all of it.
+        keep_in_range: whether the result has the probabilities too.
+        scale_factor: true metres for each metre of the model: depth and thresholds are multiplied by it. A threshold
+            that is then no longer the range is to its mask what another threshold is. Where none is large enough any
+            more, the one that was stands in, since the model tells nothing of what is beyond it.
 
     Raises:
         InvalidParameter: `range` is neither None nor one of `RANGES`.
@@ -179,14 +244,33 @@ def apply_range(
     if range is not None and range not in RANGES:
         raise InvalidParameter(f"range is one of 10, 20, 50 or 100 metres or none; got {range:g}")
     valid = np.ones(depth.shape, np.bool_) if covered is None else covered
-    if range is None:
-        return DepthMap(depth, valid, None, "none", model)
-    channel = next((i for i, threshold in enumerate(thresholds) if threshold >= range), None)
-    if channel is not None:
-        valid = valid & (in_range[channel] > 0.5)
-    if channel is not None and thresholds[channel] == range:
-        return DepthMap(depth, valid, float(range), "head", model)
-    return DepthMap(depth, valid & (depth <= range), float(range), "depth", model)
+    scaled = tuple(threshold * scale_factor for threshold in thresholds)
+    if scale_factor != 1:
+        depth = depth * np.float32(scale_factor)
+    range_mask: RangeMask = "none"
+    if range is not None:
+        channel = _first_not_below(scaled, range)
+        if channel is None:
+            channel = _first_not_below(thresholds, range)
+        if channel is not None:
+            valid = valid & (in_range[channel] > 0.5)
+        range_mask = "head" if channel is not None and scaled[channel] == range else "depth"
+        if range_mask == "depth":
+            valid = valid & (depth <= range)
+    return DepthMap(
+        depth,
+        valid,
+        None if range is None else float(range),
+        range_mask,
+        model,
+        in_range if keep_in_range else None,
+        scaled if keep_in_range else (),
+        scale_factor,
+    )
+
+
+def _first_not_below(thresholds: Sequence[float], range: float) -> int | None:
+    return next((i for i, threshold in enumerate(thresholds) if threshold >= range), None)
 
 
 def _histogram(steps: npt.NDArray[np.uint16], weights: npt.NDArray[np.float64], length: int) -> npt.NDArray[np.float64]:

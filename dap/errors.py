@@ -10,6 +10,7 @@ DapError                              500  anything of ours; never raised itself
 │   ├── InputTooLarge                 413  more bytes than the limit
 │   ├── TooManyPixels                 413  more pixels than the limit, told from the header
 │   ├── NotAPanorama                  422  neither 2:1 nor placed on the sphere by GPano data
+│   ├── FloorNotFound                 422  a camera height was given, and no floor is seen below the camera
 │   └── InvalidParameter              422  a parameter has a value that is not one of its values
 ├── Unavailable                       503  try again later
 │   ├── NotReady                      503  the model is not warm yet, or the service is going down
@@ -94,6 +95,11 @@ class TooManyPixels(InputError):
 class NotAPanorama(InputError):
     slug = "not-a-panorama"
     title = "Not an equirectangular panorama"
+
+
+class FloorNotFound(InputError):
+    slug = "floor-not-found"
+    title = "There is no floor to measure from"
 
 
 class InvalidParameter(InputError):

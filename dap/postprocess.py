@@ -1,0 +1,119 @@
+"""From what an engine says to the depth map that was asked for: one way for Python, command line and service."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dap.depth import RANGES, SEAMS, UPSAMPLES, DepthMap, Seam, Upsample, apply_range
+from dap.errors import InvalidParameter
+from dap.floor import floor_distance
+from dap.seam import Output, blend, half_turn
+from dap.sphere import latitudes
+
+
+@dataclass(frozen=True)
+class DepthOptions:
+    """What may be asked of a depth map.
+
+    Attributes:
+        range: metres of the range mask, one of `dap.depth.RANGES`; None for no mask.
+        seam: `blend` predicts twice, half a turn apart, and has no seam at the left and right border.
+        upsample: how the network's depth becomes larger, see `DepthMap.resize`.
+        nadir_mask: degrees around straight down that are not valid, 0 to 90: the operator and the tripod.
+        camera_height: metres of the camera above the floor, if known: it then fixes the scale of the depth. None for
+            the scale that the model gives.
+        keep_in_range: whether the depth map has the in-range probabilities too.
+
+    Raises:
+        InvalidParameter: a value is none of these.
+    """
+
+    range: float | None = 100.0
+    seam: Seam = "none"
+    upsample: Upsample = "bilinear"
+    nadir_mask: float = 0.0
+    camera_height: float | None = None
+    keep_in_range: bool = False
+
+    def __post_init__(self) -> None:
+        if self.range is not None and self.range not in RANGES:
+            raise InvalidParameter(f"range is one of 10, 20, 50 or 100 metres or none; got {self.range:g}")
+        if self.seam not in SEAMS:
+            raise InvalidParameter(f"seam is one of {', '.join(SEAMS)}; got {self.seam}")
+        if self.upsample not in UPSAMPLES:
+            raise InvalidParameter(f"upsample is one of {', '.join(UPSAMPLES)}; got {self.upsample}")
+        if not 0 <= self.nadir_mask <= 90:
+            raise InvalidParameter(f"nadir_mask is 0 to 90 degrees; got {self.nadir_mask:g}")
+        if self.camera_height is not None and not 0 < self.camera_height < math.inf:
+            raise InvalidParameter(f"camera_height is a number of metres above 0; got {self.camera_height:g}")
+
+    @property
+    def needs_colours(self) -> bool:
+        """Whether `finish` looks at the panorama's colours, best at the size of the depth map asked for."""
+        return self.upsample == "guided"
+
+
+def engine_inputs(pixels: npt.NDArray[np.uint8], options: DepthOptions) -> list[npt.NDArray[np.uint8]]:
+    """The panoramas, uint8 (H, W, 3), that an engine is to see for one answer, in the order that `finish` takes.
+
+    Args:
+        pixels: uint8 (H, W, 3), the panorama at the size of the model's input.
+        options: of the depth map.
+    """
+    return [pixels, half_turn(pixels)] if options.seam == "blend" else [pixels]
+
+
+def finish(
+    outputs: Sequence[Output],
+    thresholds: Sequence[float],
+    options: DepthOptions,
+    model: str,
+    covered: npt.NDArray[np.bool_] | None,
+    size: tuple[int, int],
+    guide: npt.NDArray[np.uint8] | None = None,
+) -> DepthMap:
+    """The depth map asked for: blend, scale, range mask, nadir mask, size, in this order.
+
+    Args:
+        outputs: depth (H, W) and in-range probabilities (T, H, W) of each of `engine_inputs`.
+        thresholds: T metres of the model, ascending.
+        options: of the depth map.
+        model: its name.
+        covered: bool (H, W), what of the sphere the picture shows; None for all of it.
+        size: (h, w) of the result.
+        guide: uint8 (h', w', 3), the panorama, where `options.needs_colours`.
+
+    Raises:
+        FloorNotFound: a camera height was given, and there is no floor to measure from.
+        InvalidParameter: `upsample` is `guided` and there is no guide.
+    """
+    depth, in_range = blend(outputs[0], outputs[1]) if options.seam == "blend" else outputs[0]
+    factor = 1.0
+    if options.camera_height is not None:
+        factor = options.camera_height / floor_distance(depth, _usable(in_range, covered, options.nadir_mask))
+    depth_map = apply_range(
+        depth,
+        in_range,
+        thresholds,
+        options.range,
+        model,
+        covered,
+        keep_in_range=options.keep_in_range,
+        scale_factor=factor,
+    )
+    sized = depth_map.without_nadir(options.nadir_mask).resize(size, options.upsample, guide)
+    return sized.without_nadir(options.nadir_mask)
+
+
+def _usable(
+    in_range: npt.NDArray[np.float32], covered: npt.NDArray[np.bool_] | None, nadir_mask: float
+) -> npt.NDArray[np.bool_]:
+    """Where a floor may be looked for: in sight, within the model's largest threshold, not under the nadir mask."""
+    usable: npt.NDArray[np.bool_] = in_range[-1] > 0.5
+    if covered is not None:
+        usable &= covered
+    usable[np.pi / 2 + latitudes(len(usable)) < np.radians(nadir_mask)] = False
+    return usable
