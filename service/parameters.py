@@ -1,11 +1,15 @@
 """Parameters of every path that takes a panorama."""
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 from fastapi import Header
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+from dap.depth import Seam, Upsample
+from dap.postprocess import DepthOptions
 
 PixelSize = tuple[int, int]
 
@@ -31,13 +35,24 @@ SizeParameter = Annotated[
 AcceptHeader = Annotated[str | None, Header(alias="Accept", include_in_schema=False)]
 
 
+def one_of(names: Iterable[str]) -> dict[str, Any]:
+    """What a parameter's schema says where its values are told from a registry."""
+    return {"enum": list(names)}
+
+
+def some_of(names: Iterable[str]) -> dict[str, Any]:
+    """The same for one or several values with commas between."""
+    name = f"({'|'.join(map(re.escape, names))})"
+    return {"pattern": f"^{name}(,{name})*$"}
+
+
 class PanoramaQuery(BaseModel):
     """What may be asked of any panorama. A parameter that does not exist is an error: it may be a misspelt one."""
 
     model_config = ConfigDict(extra="forbid")
 
     range: Literal["10", "20", "50", "100", "none"] = Field(
-        default="100", description="Metres within which depth is valid; `none` for no range mask."
+        default="100", description="Metres within which depth is valid; `none` for no range mask.", examples=["20"]
     )
     size: SizeParameter = Field(
         default="input",
@@ -45,6 +60,44 @@ class PanoramaQuery(BaseModel):
         "that is sent; or `WxH` with W = 2 H.",
         examples=["input", "model", "2048x1024"],
     )
+    seam: Seam = Field(
+        default="none",
+        description="`blend`: two predictions half a turn apart, blended by longitude, so that the left and the right "
+        "border meet without a step; takes twice the inference.",
+        examples=["blend"],
+    )
+    upsample: Upsample = Field(
+        default="bilinear",
+        description="How the network's depth becomes larger. `nearest`: no depth that the network did not give; "
+        "`bilinear`: smooth; `guided`: with the edges of the photograph. None mixes valid with invalid.",
+        examples=["guided"],
+    )
+    nadir_mask: float = Field(
+        default=0.0,
+        ge=0,
+        le=90,
+        description="Degrees around straight down that are not valid: the operator and the tripod.",
+        examples=[15],
+    )
+    camera_height: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="Metres of the camera above the floor, where known: the floor that is seen below the camera then "
+        "fixes the metric scale. The factor is in X-Scale-Factor; where no floor is found the answer is 422.",
+        examples=[1.6],
+    )
+
+    def options(self, *, keep_in_range: bool = False) -> DepthOptions:
+        """The same as the core takes it."""
+        return DepthOptions(
+            range=self.range_m,
+            seam=self.seam,
+            upsample=self.upsample,
+            nadir_mask=self.nadir_mask,
+            camera_height=self.camera_height,
+            keep_in_range=keep_in_range,
+        )
 
     @property
     def range_m(self) -> float | None:

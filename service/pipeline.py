@@ -5,19 +5,23 @@ lock), the engine in a thread of its own. A caller that is cancelled, because it
 dropped at whichever stage it is.
 """
 
+import asyncio
 import io
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dap.depth import DepthMap, RangeMask, apply_range
+from dap.depth import DepthMap, RangeMask
 from dap.errors import TooManyPixels
-from dap.panorama import Header, Limits, Panorama, decode, read_header
-from service.batcher import Inferred
+from dap.panorama import Header, Limits, decode, read_header
+from dap.postprocess import DepthOptions, engine_inputs, finish
+from service.batcher import Batcher, Inferred
 from service.pool import Pool
 from service.serving import Served, Serving
 from service.settings import Settings
@@ -25,6 +29,7 @@ from service.telemetry import Telemetry, Timing
 
 Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]
+Body = TypeVar("Body")
 
 
 @dataclass(frozen=True)
@@ -43,37 +48,53 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Generic[Body]):
     """What a request asks of its panorama.
 
     Attributes:
-        range: metres of the range mask, None for none.
+        options: of the depth map.
         output_size: the (h, w) of the depth map wanted, from the (h, w) that the model works at and that of the
             panorama that was sent.
-        encode: makes the bytes of the answer; runs in the encode pool.
+        encode: makes what is answered, mostly bytes; runs in the encode pool.
         needs_colours: whether `encode` looks at the colours.
+        pixels: how many pixels the answer has, from the (h, w) of the depth map: those of the map itself, unless it is
+            written more than once, or more is made of it. They are bounded.
     """
 
-    range: float | None
+    options: DepthOptions
     output_size: Callable[[Size, Size], Size]
-    encode: Callable[[Result], bytes]
+    encode: Callable[[Result], Body]
     needs_colours: bool = False
+    pixels: Callable[[Size], int] = math.prod
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The bytes of an answer, and what its headers say of it."""
+class Answer(Generic[Body]):
+    """What `Job.encode` made, and what the headers of an answer say of it.
 
-    body: bytes
+    Attributes:
+        body: mostly bytes.
+        range: metres of the range mask, None for none.
+        range_mask: what the mask comes from, as `DepthMap.range_mask` says.
+        model: name of the model.
+        scale_factor: metres of the answer for each metre of the model; None where the scale is the model's own.
+        timing: of every stage.
+    """
+
+    body: Body
     range: float | None
     range_mask: RangeMask
     model: str
+    scale_factor: float | None
     timing: Timing
 
 
 @dataclass(frozen=True)
 class _Decoded:
-    panorama: Panorama
+    """What the engine is to see, and what is known beside: see `Result` for the colours."""
+
+    inputs: Sequence[Pixels]
+    covered: npt.NDArray[np.bool_] | None
     colours: Pixels
     output_size: Size
 
@@ -106,9 +127,9 @@ class Pipeline:
         """Answer a small panorama in every stage: no user pays for what is lazy."""
         picture = io.BytesIO()
         Image.effect_noise((64, 32), 64).convert("RGB").save(picture, "JPEG")
-        await self._answer(served, picture.getvalue(), Job(100.0, _input_size, _nothing))
+        await self._answer(served, picture.getvalue(), Job(DepthOptions(), _input_size, _nothing))
 
-    async def answer(self, data: bytes, job: Job) -> Answer:
+    async def answer(self, data: bytes, job: Job[Body]) -> Answer[Body]:
         """Depth of one image file, encoded as the job says.
 
         Raises:
@@ -119,53 +140,72 @@ class Pipeline:
         with self._serving.use() as served:
             return await self._answer(served, data, job)
 
-    async def _answer(self, served: Served, data: bytes, job: Job) -> Answer:
+    async def _answer(self, served: Served, data: bytes, job: Job[Body]) -> Answer[Body]:
         rows, columns = served.engine.input_size
-        served.batcher.require_room(rows * columns)
+        served.batcher.require_room(rows * columns * (2 if job.options.seam == "blend" else 1))
         started = time.perf_counter()
         decoded = await self._decode(data, job, served.engine.input_size)
         timing = Timing(decode=time.perf_counter() - started)
-        inferred = await served.batcher.infer(decoded.panorama.pixels)
-        timing = replace(timing, queue=inferred.queue_s, inference=inferred.inference_s)
+        inferred = await _infer(served.batcher, decoded.inputs)
+        last = max(inferred, key=lambda one: one.queue_s + one.inference_s)
+        timing = replace(timing, queue=last.queue_s, inference=last.inference_s)
         started = time.perf_counter()
-        height, width = decoded.output_size
-        body, depth_map = await self._encoding.run(height * width, _encode, served, decoded, inferred, job, timing)
+        pixels = job.pixels(decoded.output_size)
+        body, depth_map = await self._encoding.run(pixels, _encode, served, decoded, inferred, job, timing)
         timing = replace(timing, encode=time.perf_counter() - started)
         self._telemetry.stages_passed(timing)
-        return Answer(body, depth_map.range, depth_map.range_mask, depth_map.model, timing)
+        factor = None if job.options.camera_height is None else depth_map.scale_factor
+        return Answer(body, depth_map.range, depth_map.range_mask, depth_map.model, factor, timing)
 
-    async def _decode(self, data: bytes, job: Job, input_size: Size) -> _Decoded:
+    async def _decode(self, data: bytes, job: Job[Body], input_size: Size) -> _Decoded:
         header = await self._decoding.run(0, read_header, data, self._limits)
         output_size = job.output_size(input_size, header.crop.sphere_size)
-        self._check_output(output_size)
+        self._check_output(output_size, job.pixels(output_size))
         height, width = header.image.size
         return await self._decoding.run(height * width, _decode, header, self._limits, job, input_size, output_size)
 
-    def _check_output(self, size: Size) -> None:
+    def _check_output(self, size: Size, pixels: int) -> None:
         height, width = size
-        if height * width > self._settings.max_output_pixels:
+        if max(height * width, pixels) > self._settings.max_output_pixels:
+            asked = f"{width}x{height}" + (f", {pixels} in all," if pixels > height * width else "")
             raise TooManyPixels(
-                f"an answer has at most {self._settings.max_output_pixels} pixels; {width}x{height} was asked for: "
+                f"an answer has at most {self._settings.max_output_pixels} pixels; {asked} was asked for: "
                 f"ask for a smaller one with size=WxH"
             )
 
 
-def _decode(header: Header, limits: Limits, job: Job, input_size: Size, output_size: Size) -> _Decoded:
+async def _infer(batcher: Batcher, inputs: Sequence[Pixels]) -> Sequence[Inferred]:
+    """What the engine says of each. Where one fails, the others are abandoned."""
+    if len(inputs) == 1:
+        return [await batcher.infer(inputs[0])]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(batcher.infer(pixels)) for pixels in inputs]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def _decode(header: Header, limits: Limits, job: Job[Body], input_size: Size, output_size: Size) -> _Decoded:
     panorama = decode(header, limits, input_size)
-    if not job.needs_colours or output_size == input_size:
-        return _Decoded(panorama, panorama.pixels, output_size)
-    return _Decoded(panorama, decode(header, limits, output_size).pixels, output_size)
+    colours = panorama.pixels
+    if (job.needs_colours or job.options.needs_colours) and output_size != input_size:
+        colours = decode(header, limits, output_size).pixels
+    return _Decoded(engine_inputs(panorama.pixels, job.options), panorama.covered, colours, output_size)
 
 
-def _encode(served: Served, decoded: _Decoded, inferred: Inferred, job: Job, timing: Timing) -> tuple[bytes, DepthMap]:
-    depth_map = apply_range(
-        inferred.depth,
-        inferred.in_range,
+def _encode(
+    served: Served, decoded: _Decoded, inferred: Sequence[Inferred], job: Job[Body], timing: Timing
+) -> tuple[Body, DepthMap]:
+    depth_map = finish(
+        [(one.depth, one.in_range) for one in inferred],
         served.engine.thresholds,
-        job.range,
+        job.options,
         served.model.name,
-        decoded.panorama.covered,
-    ).resize(decoded.output_size)
+        decoded.covered,
+        decoded.output_size,
+        decoded.colours if job.options.needs_colours else None,
+    )
     return job.encode(Result(depth_map, decoded.colours, timing)), depth_map
 
 

@@ -10,7 +10,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from dap.errors import DeadlineExceeded, EmptyInput, InvalidParameter, MalformedRequest, UnsupportedMediaType
-from service.pipeline import Answer, Job, Pipeline
+from service.pipeline import Answer, Body, Job, Pipeline
 from service.serving import Serving
 from service.settings import Settings
 
@@ -36,7 +36,7 @@ class PostedPanorama:
         self.settings = settings
         self._timeout_s = min(timeout_s or settings.request_timeout_s, settings.request_timeout_s)
 
-    async def answer(self, job: Job) -> Answer:
+    async def answer(self, job: Job[Body]) -> Answer[Body]:
         """Read the image and have the job done on it, within the time allowed and while the client is there.
 
         Raises:

@@ -19,7 +19,7 @@ class AnswerResponse(Response):
     ours; of chunks it takes the next when the last is nearly out. A reader that takes nothing at all is given up.
     """
 
-    def __init__(self, answer: Answer, media_type: str, **headers: str) -> None:
+    def __init__(self, answer: Answer[bytes], media_type: str, **headers: str) -> None:
         described = {
             "X-Model": answer.model,
             "X-Range": "none" if answer.range is None else f"{answer.range:g}",
@@ -27,6 +27,8 @@ class AnswerResponse(Response):
             "Server-Timing": answer.timing.server_timing(),
             "Vary": "Accept",
         }
+        if answer.scale_factor is not None:
+            described["X-Scale-Factor"] = f"{answer.scale_factor:.6g}"
         super().__init__(answer.body, headers={**described, **headers}, media_type=media_type)
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:

@@ -51,7 +51,7 @@ async def depth(
 ) -> Response:
     """Distance from the camera along the ray of each pixel, in metres, valid within the range asked for."""
     chosen = choose(DEPTH_FORMATS, query.format, accept)
-    answer = await posted.answer(Job(query.range_m, query.output_size, lambda result: _encode(chosen, result)))
+    answer = await posted.answer(Job(query.options(), query.output_size, lambda result: _encode(chosen, result)))
     return AnswerResponse(answer, chosen.media_type, **_VALUE_HEADERS.get(chosen.name, {}))
 
 

@@ -4,6 +4,7 @@ import threading
 import pytest
 
 from dap.errors import TooManyPixels
+from dap.postprocess import DepthOptions
 from service import pipeline as pipeline_module
 from service.pipeline import Job, Pipeline
 from service.serving import Serving, State
@@ -39,22 +40,24 @@ async def test_nothing_but_passing_on_happens_on_the_event_loop(pipeline, engine
 
         return noted
 
-    for name in ("read_header", "decode", "apply_range"):
+    for name in ("read_header", "decode", "finish"):
         monkeypatch.setattr(pipeline_module, name, noting(name, getattr(pipeline_module, name)))
     engine.infer = noting("infer", engine.infer)
-    await pipeline.answer(panorama(), Job(100.0, as_posted, noting("encode", lambda result: b"")))
+    await pipeline.answer(panorama(), Job(DepthOptions(), as_posted, noting("encode", lambda result: b"")))
     assert {name: thread.partition("_")[0] for name, thread in threads.items()} == {
         "read_header": "decode",
         "decode": "decode",
         "infer": "engine",
-        "apply_range": "encode",
+        "finish": "encode",
         "encode": "encode",
     }
 
 
 async def test_the_job_gets_the_depth_at_the_size_it_asked_for_and_the_timing_so_far(pipeline, panorama) -> None:
     results = []
-    answer = await pipeline.answer(panorama(height=40), Job(20.0, as_posted, lambda r: results.append(r) or b"bytes"))
+    answer = await pipeline.answer(
+        panorama(height=40), Job(DepthOptions(range=20.0), as_posted, lambda r: results.append(r) or b"bytes")
+    )
     (result,) = results
     assert answer.body == b"bytes"
     assert result.depth_map.size == (40, 80)
@@ -68,14 +71,16 @@ async def test_colours_come_at_the_size_of_the_depth_where_they_are_needed(
     pipeline, panorama, needs_colours: bool, size: tuple[int, int]
 ) -> None:
     shapes = []
-    job = Job(100.0, as_posted, lambda result: shapes.append(result.colours.shape) or b"", needs_colours)
+    job = Job(DepthOptions(), as_posted, lambda result: shapes.append(result.colours.shape) or b"", needs_colours)
     await pipeline.answer(panorama(height=40), job)
     assert shapes == [(*size, 3)]
 
 
 async def test_a_size_beyond_the_limit_is_refused_before_anything_is_decoded(pipeline, engine, panorama) -> None:
     with pytest.raises(TooManyPixels, match="20000x10000"):
-        await pipeline.answer(panorama(), Job(100.0, lambda model, source: (10_000, 20_000), lambda result: b""))
+        await pipeline.answer(
+            panorama(), Job(DepthOptions(), lambda model, source: (10_000, 20_000), lambda result: b"")
+        )
     assert engine.batches == []
 
 
@@ -84,5 +89,5 @@ async def test_a_failing_encoder_fails_its_request_alone(pipeline, panorama) -> 
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await pipeline.answer(panorama(), Job(100.0, as_posted, fail))
-    assert (await pipeline.answer(panorama(), Job(100.0, as_posted, lambda result: b"well"))).body == b"well"
+        await pipeline.answer(panorama(), Job(DepthOptions(), as_posted, fail))
+    assert (await pipeline.answer(panorama(), Job(DepthOptions(), as_posted, lambda result: b"well"))).body == b"well"

@@ -7,7 +7,7 @@ from service.telemetry import Timing
 
 
 def answer(body: bytes) -> Answer:
-    return Answer(body, 20.0, "head", "dap-s", Timing(decode=0.001))
+    return Answer(body, 20.0, "head", "dap-s", None, Timing(decode=0.001))
 
 
 async def sent_by(response: AnswerResponse, send) -> None:
