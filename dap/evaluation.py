@@ -3,11 +3,12 @@
 The same prediction gets other numbers under other protocols, so a number without its protocol says nothing. Every
 metric comes four times: each pixel counted once or by its solid angle (rows beyond 50 degrees of latitude are 44
 percent of the pixels and 23 percent of the sphere), of raw metres or after one factor per image aligned the medians.
+A protocol says which of the four is its own.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,13 @@ from dap.depth import DepthMap
 from dap.errors import InvalidParameter
 
 FloatArray = npt.NDArray[np.floating[Any]]
+Alignment = Literal["none", "median"]
+Weighting = Literal["pixels", "sphere"]
 
 # A prediction nearer than this counts as this: the logarithm of nothing is no number.
 NEAREST_M = 1e-3
+# Pixels that are compared at a time: in double precision all of a large panorama would take gigabytes.
+_BLOCK_PIXELS = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Metric:
     Attributes:
         name: as in the tables of the field, in lower case.
         lower_is_better: whether a smaller value is the better one.
-        term: of prediction and truth, both (N,) metres: what is averaged.
+        term: of prediction and truth, both (N,) and in the protocol's unit: what is averaged.
         root: whether the square root is taken of the mean.
     """
 
@@ -41,9 +46,8 @@ class Metric:
     def is_better(self, value: float, than: float) -> bool:
         return value < than if self.lower_is_better else value > than
 
-    def __call__(self, prediction: FloatArray, truth: FloatArray, weights: FloatArray) -> float:
-        """The weighted mean over (N,) pixels."""
-        mean = float(np.average(self.term(prediction, truth), weights=weights))
+    def of_mean(self, mean: float) -> float:
+        """The metric, of the mean of its terms."""
         return mean**0.5 if self.root else mean
 
 
@@ -64,29 +68,122 @@ METRICS: tuple[Metric, ...] = (
 )
 
 
+def _instead(*others: Metric) -> tuple[Metric, ...]:
+    """The metrics, with others under the same names."""
+    by_name = {other.name: other for other in others}
+    return tuple(by_name.get(metric.name, metric) for metric in METRICS)
+
+
 @dataclass(frozen=True)
 class Protocol:
-    """What is compared.
+    """What is compared, and how its mean is taken.
 
     Attributes:
         name: what `protocol=` takes.
         description: one line for people.
-        max_truth: metres; pixels whose truth is farther are not compared. None for no limit.
+        alignment: `median`: the protocol's own numbers are those after one factor per image aligned the medians.
+        weighting: `sphere`: its own numbers are those by solid angle. For rows of equal height that is the cosine of
+            the latitude of their centres, exactly.
+        min_truth: metres; pixels whose truth is nearer are not compared.
+        max_truth: metres; pixels whose truth is farther are not compared. None where the protocol has no limit, or
+            takes that of the data set: see `capped`.
+        truth_clip: metres that the truth of compared pixels is brought between; None to leave it as it is.
+        nearest: metres; a prediction that is nearer counts as this.
         masked: metres that a pixel counts as where the prediction's range mask leaves it out; None if the mask is not
             looked at and the depth beneath it counts.
+        pole_cut: share of the rows that is left out at the top, and again at the bottom.
+        unit: metres in the unit of rmse, mae and sqrel.
+        metrics: what is computed.
+        pooled: names of the metrics whose mean over images counts each pixel once, and not each image.
     """
 
     name: str
     description: str
-    max_truth: float | None
-    masked: float | None
+    alignment: Alignment = "none"
+    weighting: Weighting = "pixels"
+    min_truth: float = 0.0
+    max_truth: float | None = None
+    truth_clip: tuple[float, float] | None = None
+    nearest: float = NEAREST_M
+    masked: float | None = None
+    pole_cut: float = 0.0
+    unit: float = 1.0
+    metrics: tuple[Metric, ...] = field(default=METRICS, repr=False)
+    pooled: frozenset[str] = frozenset()
+
+    def capped(self, max_truth: float | None) -> "Protocol":
+        """The protocol with a limit of the truth, in metres, where it has none of its own; None changes nothing.
+
+        Raises:
+            InvalidParameter: it has one, or the limit is not above zero.
+        """
+        if max_truth is None:
+            return self
+        if self.max_truth is not None:
+            raise InvalidParameter(
+                f"max_truth is for protocols without a limit of their own; {self.name} compares truth up to "
+                f"{self.max_truth:g} m"
+            )
+        if not max_truth > 0:
+            raise InvalidParameter(f"max_truth is above 0 m; got {max_truth:g}")
+        return replace(self, max_truth=max_truth)
+
+    def rows(self, height: int) -> slice:
+        """The rows of so many that are compared."""
+        cut = int(self.pole_cut * height)
+        return slice(cut, height - cut)
+
+    def compares(self, truth: FloatArray) -> npt.NDArray[np.bool_]:
+        """Whether each pixel has a truth that is compared, by its metres alone."""
+        compared = np.isfinite(truth) & (truth > 0)
+        if self.min_truth > 0:
+            compared &= truth >= self.min_truth
+        if self.max_truth is not None:
+            compared &= truth <= self.max_truth
+        return compared
 
 
+# Whose they are: DAP (arXiv 2512.16913), PanDA (2406.13378), UniK3D (2503.16591), Depth Any Camera (2501.02464),
+# DA2 (2509.26618) and Pano3D (2109.02749).
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
-        Protocol("dap", "truth up to 100 m; what the prediction masks counts as 100 m; all rows", 100.0, masked=100.0),
-        Protocol("raw", "all pixels with truth; the depth as predicted, mask or not; all rows", None, masked=None),
+        Protocol(
+            "dap",
+            "truth up to 100 m; what the prediction masks counts as 100 m; all rows",
+            max_truth=100.0,
+            masked=100.0,
+        ),
+        Protocol("raw", "all pixels with truth; the depth as predicted, mask or not; all rows"),
+        Protocol(
+            "dap-official",
+            "truth clipped into 0.1 to 100 m; what the prediction masks counts as 100 m; lengths in units of 100 m; rmse "
+            "is the mean of each pixel's root, which is its absolute error; rmselog takes logarithms to base 10",
+            truth_clip=(0.1, 100.0),
+            masked=100.0,
+            unit=100.0,
+            metrics=_instead(
+                Metric("rmse", True, lambda p, g: np.abs(p - g)),
+                Metric("rmselog", True, lambda p, g: (np.log10(p) - np.log10(g)) ** 2, root=True),
+            ),
+        ),
+        Protocol("panda", "truth up to 10 m; predictions of 0.1 m at least", max_truth=10.0, nearest=0.1),
+        Protocol(
+            "unik3d",
+            "truth up to the data set's own limit, given as max_truth; without 15% of the rows at each pole",
+            pole_cut=0.15,
+        ),
+        Protocol(
+            "dac",
+            "truth from 0.01 to 80 m; over several images delta1 is pooled over all their pixels",
+            min_truth=0.01,
+            max_truth=80.0,
+            pooled=frozenset({"delta1"}),
+        ),
+        Protocol("da2", "truth up to 5 m; medians aligned", alignment="median", max_truth=5.0),
+        Protocol(
+            "pano3d", "truth up to 8 m; weighted by the cosine of the latitude", weighting="sphere", max_truth=8.0
+        ),
     )
 }
 
@@ -97,6 +194,9 @@ class Metrics:
 
     Attributes:
         protocol: its name.
+        alignment: of the protocol's own numbers.
+        weighting: of the protocol's own numbers.
+        max_truth: metres up to which truth was compared; None for no limit.
         images: how many images these numbers are the mean of.
         pixels: how many pixels were compared, in all.
         compared_share: share of the sphere that was compared, by solid angle; the mean over images.
@@ -108,6 +208,9 @@ class Metrics:
     """
 
     protocol: str
+    alignment: Alignment
+    weighting: Weighting
+    max_truth: float | None
     images: int
     pixels: int
     compared_share: float
@@ -116,6 +219,120 @@ class Metrics:
     weighted: Mapping[str, float]
     aligned: Mapping[str, float]
     aligned_weighted: Mapping[str, float]
+
+    @property
+    def own(self) -> Mapping[str, float]:
+        """Those of the four that are the protocol's own numbers."""
+        by_alignment = {
+            "none": {"pixels": self.scores, "sphere": self.weighted},
+            "median": {"pixels": self.aligned, "sphere": self.aligned_weighted},
+        }
+        return by_alignment[self.alignment][self.weighting]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A prediction, the truth, and the protocol to compare them under.
+
+    Attributes:
+        prediction: of the truth's size. Where it was made without a range mask, pixels that are not valid are those
+            that the picture does not show, and are not compared.
+        truth: (H, W) metres along the ray; not finite, zero or less where there are no data.
+        protocol: what is compared.
+    """
+
+    prediction: DepthMap
+    truth: FloatArray
+    protocol: Protocol
+
+    def __post_init__(self) -> None:
+        """Refuse two of different sizes.
+
+        Raises:
+            InvalidParameter: they differ.
+        """
+        if self.prediction.depth.shape != self.truth.shape:
+            raise InvalidParameter(
+                f"prediction and truth have the same size; got {self.prediction.depth.shape} and {self.truth.shape}"
+            )
+
+    def metrics(self) -> Metrics:
+        """Every metric of the protocol.
+
+        Raises:
+            InvalidParameter: no pixel has truth that the protocol compares, or a prediction that is compared is not
+                finite.
+        """
+        compared = self._compared()
+        scale = self._scale(compared)
+        height, width = self.truth.shape
+        areas = np.broadcast_to(sphere.solid_angles(height, width)[:, None], self.truth.shape)
+        raw, aligned = _Sums(self.protocol), _Sums(self.protocol)
+        for block in _blocks(self.truth.shape):
+            seen, weights = compared[block], areas[block][compared[block]]
+            truth = self._true_metres(self.truth[block][seen])
+            raw.add(self._metres(block, seen, 1.0), truth, weights)
+            aligned.add(self._metres(block, seen, scale), truth, weights)
+        return Metrics(
+            protocol=self.protocol.name,
+            alignment=self.protocol.alignment,
+            weighting=self.protocol.weighting,
+            max_truth=self.protocol.max_truth,
+            images=1,
+            pixels=raw.pixels,
+            compared_share=raw.area / (4 * np.pi),
+            scale=scale,
+            scores=raw.scores("pixels"),
+            weighted=raw.scores("sphere"),
+            aligned=aligned.scores("pixels"),
+            aligned_weighted=aligned.scores("sphere"),
+        )
+
+    def relative_error(self) -> npt.NDArray[np.float32]:
+        """(prediction - truth) / truth as the protocol counts both, float32 (H, W); NaN where nothing is compared.
+
+        Raises:
+            InvalidParameter: as `metrics` says.
+        """
+        compared = self._compared()
+        scale = self._scale(compared) if self.protocol.alignment == "median" else 1.0
+        error = np.full(self.truth.shape, np.nan, np.float32)
+        for block in _blocks(self.truth.shape):
+            seen = compared[block]
+            truth = self._true_metres(self.truth[block][seen])
+            error[block][seen] = (self._metres(block, seen, scale) - truth) / truth
+        return error
+
+    def _compared(self) -> npt.NDArray[np.bool_]:
+        rows = self.protocol.rows(len(self.truth))
+        compared = np.zeros(self.truth.shape, np.bool_)
+        compared[rows] = self.protocol.compares(self.truth[rows])
+        if self.prediction.range is None:
+            compared &= self.prediction.valid
+        if not compared.any():
+            raise InvalidParameter(f"no pixel of the truth has a depth that the protocol {self.protocol.name} compares")
+        return compared
+
+    def _scale(self, compared: npt.NDArray[np.bool_]) -> float:
+        """Over pixels that have both; 1 where the mask leaves none or the prediction is all at the camera."""
+        seen = compared if self.protocol.masked is None else compared & self.prediction.valid
+        if not seen.any():
+            return 1.0
+        median = float(np.median(self.prediction.depth[seen]))
+        return float(np.median(self._true_metres(self.truth[seen]))) / median if median > 0 else 1.0
+
+    def _true_metres(self, truth: FloatArray) -> FloatArray:
+        metres = truth.astype(np.float64)
+        return metres if self.protocol.truth_clip is None else np.clip(metres, *self.protocol.truth_clip)
+
+    def _metres(self, block: slice, seen: npt.NDArray[np.bool_], scale: float) -> FloatArray:
+        """What the prediction counts as where it is compared, float64 (N,) metres."""
+        metres = self.prediction.depth[block][seen].astype(np.float64) * scale
+        if self.protocol.masked is not None:
+            metres = np.where(self.prediction.valid[block][seen], metres, self.protocol.masked)
+        if not np.isfinite(metres).all():
+            raise InvalidParameter("a prediction is finite wherever it is compared; this one is not")
+        return np.maximum(metres, self.protocol.nearest)
 
 
 def find_protocol(name: str) -> Protocol:
@@ -141,86 +358,83 @@ def evaluate(prediction: DepthMap | FloatArray, truth: FloatArray, protocol: Pro
         InvalidParameter: the two differ in size, no pixel has truth that the protocol compares, or a prediction that is
             compared is not finite.
     """
-    if isinstance(prediction, DepthMap):
-        metres, valid = prediction.depth, prediction.valid
-    else:
-        metres, valid = prediction, np.ones(prediction.shape, np.bool_)
-    if metres.shape != truth.shape:
-        raise InvalidParameter(f"prediction and truth have the same size; got {metres.shape} and {truth.shape}")
-    compared = np.isfinite(truth) & (truth > 0)
-    if protocol.max_truth is not None:
-        compared &= truth <= protocol.max_truth
-    if not compared.any():
-        raise InvalidParameter(f"no pixel of the truth has a depth that the protocol {protocol.name} compares")
-    height, width = truth.shape
-    solid_angles = np.broadcast_to(sphere.solid_angles(height, width)[:, None], truth.shape)[compared]
-    p, g = metres[compared].astype(np.float64), truth[compared].astype(np.float64)
-    masked = None if protocol.masked is None else (~valid[compared], protocol.masked)
-    scale = _median_scale(p, g, masked)
-    once = np.ones_like(g)
-    raw, aligned = _fill(p, masked), _fill(p * scale, masked)
-    return Metrics(
-        protocol=protocol.name,
-        images=1,
-        pixels=len(g),
-        compared_share=float(solid_angles.sum() / (4 * np.pi)),
-        scale=scale,
-        scores=_scores(raw, g, once),
-        weighted=_scores(raw, g, solid_angles),
-        aligned=_scores(aligned, g, once),
-        aligned_weighted=_scores(aligned, g, solid_angles),
-    )
+    if not isinstance(prediction, DepthMap):
+        everywhere = np.ones(prediction.shape, np.bool_)
+        prediction = DepthMap(prediction.astype(np.float32, copy=False), everywhere, None, "none", model="")
+    return Comparison(prediction, truth, protocol).metrics()
 
 
 def mean(metrics: Sequence[Metrics]) -> Metrics:
-    """The mean over images: each image counts once, whatever its pixels.
+    """The mean over images: each image counts once, whatever its pixels, but for the metrics that a protocol pools.
+
+    Of those each compared pixel counts once, or by its solid angle, as if all images were one. What the field calls a
+    batch is here all that is given.
 
     Raises:
         InvalidParameter: there are none, or they are of different protocols.
     """
     protocols = {entry.protocol for entry in metrics}
+    limits = {entry.max_truth for entry in metrics}
     if len(protocols) != 1:
         raise InvalidParameter(f"a mean is over images of one protocol; got {sorted(protocols) or 'no image'}")
-    images = np.array([entry.images for entry in metrics])
+    if len(limits) != 1:
+        raise InvalidParameter(f"a mean is over images with one limit of the truth; got {sorted(map(str, limits))}")
+    first = metrics[0]
+    images = [entry.images for entry in metrics]
+    areas = [entry.compared_share * entry.images for entry in metrics]
+    pooled = find_protocol(first.protocol).pooled
 
-    def over_images(values: Sequence[float]) -> float:
-        return float(np.average(values, weights=images))
+    def scores(of: Sequence[Mapping[str, float]], pool: Sequence[float]) -> dict[str, float]:
+        return {name: _average([s[name] for s in of], pool if name in pooled else images) for name in of[0]}
 
-    def scores(of: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        return {name: over_images([entry[name] for entry in of]) for name in of[0]}
-
-    return Metrics(
-        protocol=protocols.pop(),
-        images=int(images.sum()),
-        pixels=sum(entry.pixels for entry in metrics),
-        compared_share=over_images([entry.compared_share for entry in metrics]),
-        scale=over_images([entry.scale for entry in metrics]),
-        scores=scores([entry.scores for entry in metrics]),
-        weighted=scores([entry.weighted for entry in metrics]),
-        aligned=scores([entry.aligned for entry in metrics]),
-        aligned_weighted=scores([entry.aligned_weighted for entry in metrics]),
+    pixels = [entry.pixels for entry in metrics]
+    return replace(
+        first,
+        images=sum(images),
+        pixels=sum(pixels),
+        compared_share=_average([entry.compared_share for entry in metrics], images),
+        scale=_average([entry.scale for entry in metrics], images),
+        scores=scores([entry.scores for entry in metrics], pixels),
+        weighted=scores([entry.weighted for entry in metrics], areas),
+        aligned=scores([entry.aligned for entry in metrics], pixels),
+        aligned_weighted=scores([entry.aligned_weighted for entry in metrics], areas),
     )
 
 
-Masked = tuple[npt.NDArray[np.bool_], float] | None
+def _average(values: Sequence[float], weights: Sequence[float]) -> float:
+    return float(np.average(values, weights=weights))
 
 
-def _fill(prediction: FloatArray, masked: Masked) -> FloatArray:
-    if masked is not None:
-        prediction = np.where(masked[0], masked[1], prediction)
-    if not np.isfinite(prediction).all():
-        raise InvalidParameter("a prediction is finite wherever it is compared; this one is not")
-    return np.maximum(prediction, NEAREST_M)
+def _blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Rows, some at a time."""
+    rows = max(1, _BLOCK_PIXELS // shape[1])
+    for top in range(0, shape[0], rows):
+        yield slice(top, top + rows)
 
 
-def _median_scale(prediction: FloatArray, truth: FloatArray, masked: Masked) -> float:
-    """Over pixels that have both; 1 where the mask leaves none or the prediction is all at the camera."""
-    seen = np.ones(truth.shape, np.bool_) if masked is None else ~masked[0]
-    if not seen.any():
-        return 1.0
-    median = float(np.median(prediction[seen]))
-    return float(np.median(truth[seen])) / median if median > 0 else 1.0
+class _Sums:
+    """Sums of the terms of every metric, over pixels and over the sphere."""
 
+    def __init__(self, protocol: Protocol) -> None:
+        self.pixels = 0
+        self.area = 0.0
+        self._protocol = protocol
+        self._sums = {metric.name: np.zeros(2) for metric in protocol.metrics}
 
-def _scores(prediction: FloatArray, truth: FloatArray, weights: FloatArray) -> dict[str, float]:
-    return {metric.name: metric(prediction, truth, weights) for metric in METRICS}
+    def add(self, prediction: FloatArray, truth: FloatArray, solid_angles: FloatArray) -> None:
+        """Some more pixels, (N,) metres and steradians."""
+        self.pixels += len(truth)
+        # Summed as the terms are, so that a share of all is exactly 1.
+        self.area += float(np.ones(len(truth)) @ solid_angles)
+        prediction, truth = prediction / self._protocol.unit, truth / self._protocol.unit
+        for metric in self._protocol.metrics:
+            term = metric.term(prediction, truth).astype(np.float64, copy=False)
+            self._sums[metric.name] += term.sum(), term @ solid_angles
+
+    def scores(self, weighting: Weighting) -> dict[str, float]:
+        total = {"pixels": float(self.pixels), "sphere": self.area}[weighting]
+        column = ("pixels", "sphere").index(weighting)
+        return {
+            metric.name: metric.of_mean(float(self._sums[metric.name][column]) / total)
+            for metric in self._protocol.metrics
+        }
