@@ -129,22 +129,26 @@ class Pipeline:
         Image.effect_noise((64, 32), 64).convert("RGB").save(picture, "JPEG")
         await self._answer(served, picture.getvalue(), Job(DepthOptions(), _input_size, _nothing))
 
-    async def answer(self, data: bytes, job: Job[Body]) -> Answer[Body]:
-        """Depth of one image file, encoded as the job says.
+    async def answer(self, picture: bytes | Pixels, job: Job[Body]) -> Answer[Body]:
+        """Depth of one panorama, encoded as the job says.
+
+        Args:
+            picture: an image file; or the pixels, uint8 (H, W, 3), at the size of the model's input.
+            job: what to make of it.
 
         Raises:
-            InputError: the file, or the size asked for, cannot be taken.
+            InputError: the picture, or the size asked for, cannot be taken.
             Unavailable: not ready, or overloaded.
             EngineError: the engine failed on this panorama.
         """
         with self._serving.use() as served:
-            return await self._answer(served, data, job)
+            return await self._answer(served, picture, job)
 
-    async def _answer(self, served: Served, data: bytes, job: Job[Body]) -> Answer[Body]:
+    async def _answer(self, served: Served, picture: bytes | Pixels, job: Job[Body]) -> Answer[Body]:
         rows, columns = served.engine.input_size
         served.batcher.require_room(rows * columns * (2 if job.options.seam == "blend" else 1))
         started = time.perf_counter()
-        decoded = await self._decode(data, job, served.engine.input_size)
+        decoded = await self._decode(picture, job, served.engine.input_size)
         timing = Timing(decode=time.perf_counter() - started)
         inferred = await _infer(served.batcher, decoded.inputs)
         last = max(inferred, key=lambda one: one.queue_s + one.inference_s)
@@ -157,8 +161,12 @@ class Pipeline:
         factor = None if job.options.camera_height is None else depth_map.scale_factor
         return Answer(body, depth_map.range, depth_map.range_mask, depth_map.model, factor, timing)
 
-    async def _decode(self, data: bytes, job: Job[Body], input_size: Size) -> _Decoded:
-        header = await self._decoding.run(0, read_header, data, self._limits)
+    async def _decode(self, picture: bytes | Pixels, job: Job[Body], input_size: Size) -> _Decoded:
+        if not isinstance(picture, bytes):
+            output_size = job.output_size(input_size, input_size)
+            self._check_output(output_size, job.pixels(output_size))
+            return _Decoded(engine_inputs(picture, job.options), None, picture, output_size)
+        header = await self._decoding.run(0, read_header, picture, self._limits)
         output_size = job.output_size(input_size, header.crop.sphere_size)
         self._check_output(output_size, job.pixels(output_size))
         height, width = header.image.size

@@ -1,9 +1,14 @@
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
+import numpy as np
 import pytest
 
-from dap.errors import TooManyPixels
+from dap import sphere
+from dap.errors import EngineError, Overloaded, TooManyPixels
 from dap.postprocess import DepthOptions
 from service import pipeline as pipeline_module
 from service.pipeline import Job, Pipeline
@@ -16,18 +21,36 @@ def as_posted(model_size, input_size):
     return input_size
 
 
-@pytest.fixture
-async def pipeline(engine):
-    settings, telemetry = Settings(), Telemetry()
-    serving = Serving(settings, telemetry, lambda model, settings: engine)
-    pipeline = Pipeline(settings, telemetry, serving)
+def single() -> Job:
+    return Job(DepthOptions(), as_posted, lambda result: result.depth_map)
+
+
+@asynccontextmanager
+async def running(engine, **settings: Any) -> AsyncIterator[Pipeline]:
+    configured, telemetry = Settings(**settings), Telemetry()
+    serving = Serving(configured, telemetry, lambda model, settings: engine)
+    pipeline = Pipeline(configured, telemetry, serving)
+    pipeline.queued = lambda: telemetry.registry.get_sample_value("dap_queue_panoramas")
     serving.start(pipeline.rehearse)
     while serving.state is State.LOADING:
         await asyncio.sleep(0.001)
     engine.batches.clear()
+    engine.entered = threading.Semaphore(0)
     yield pipeline
     await serving.stop()
     await pipeline.close()
+
+
+@pytest.fixture
+async def pipeline(engine):
+    async with running(engine) as ready:
+        yield ready
+
+
+async def until(holds) -> None:
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.001)
 
 
 async def test_nothing_but_passing_on_happens_on_the_event_loop(pipeline, engine, panorama, monkeypatch) -> None:
@@ -82,6 +105,83 @@ async def test_a_size_beyond_the_limit_is_refused_before_anything_is_decoded(pip
             panorama(), Job(DepthOptions(), lambda model, source: (10_000, 20_000), lambda result: b"")
         )
     assert engine.batches == []
+
+
+async def test_an_answer_of_many_pixels_is_refused_though_its_depth_map_is_small(pipeline, engine, panorama) -> None:
+    job = Job(DepthOptions(), as_posted, lambda result: b"", pixels=lambda size: 10**9)
+    with pytest.raises(TooManyPixels, match="128x64, 1000000000 in all"):
+        await pipeline.answer(panorama(height=64), job)
+    assert engine.batches == []
+
+
+async def test_pixels_of_the_models_size_need_no_decoding(pipeline) -> None:
+    pixels = np.full((32, 64, 3), 80, np.uint8)
+    answer = await pipeline.answer(pixels, Job(DepthOptions(), as_posted, lambda result: result.depth_map))
+    assert (answer.body.depth == 40).all()
+
+
+class TestSeamBlend:
+    """A panorama whose red grows to the right: two predictions half a turn apart differ nowhere, for this engine."""
+
+    blend = Job(DepthOptions(seam="blend"), as_posted, lambda result: result.depth_map)
+
+    @pytest.fixture
+    def ramp(self) -> np.ndarray:
+        return np.broadcast_to(np.arange(10, 74, dtype=np.uint8)[None, :, None], (32, 64, 3))
+
+    async def test_two_panoramas_half_a_turn_apart_run_in_one_batch(self, pipeline, engine, ramp) -> None:
+        answer = await pipeline.answer(ramp, self.blend)
+        (batch,) = engine.batches
+        np.testing.assert_array_equal(batch[1], np.roll(batch[0], 32, axis=1))
+        np.testing.assert_allclose(answer.body.depth, ramp[..., 0] / 2, rtol=1e-5)
+
+    async def test_room_for_both_is_asked_for_before_anything_is_decoded(self, engine, panorama) -> None:
+        async with running(engine, max_queued_pixels=2 * 32 * 64, max_batch_size=1) as pipeline:
+            engine.gate.clear()
+            runs = asyncio.create_task(pipeline.answer(panorama(), self.blend))
+            await asyncio.to_thread(engine.entered.acquire)
+            waiting = asyncio.create_task(pipeline.answer(panorama(), single()))
+            await until(lambda: pipeline.queued() == 2)
+            with pytest.raises(Overloaded):
+                await pipeline.answer(b"never looked at", self.blend)
+            engine.gate.set()
+            await asyncio.gather(runs, waiting)
+
+    async def test_where_one_fails_the_answer_is_its_error_and_the_service_goes_on(self, engine, panorama) -> None:
+        def fail(panoramas) -> None:
+            raise EngineError("no depth for this one")
+
+        async with running(engine, max_batch_size=1) as pipeline:
+            engine.before = fail
+            with pytest.raises(EngineError, match="no depth for this one"):
+                await pipeline.answer(panorama(), self.blend)
+            engine.before = lambda panoramas: None
+            assert (await pipeline.answer(panorama(red=80), single())).body.depth[0, 0] == 40
+
+    async def test_a_caller_who_leaves_takes_both_out_of_the_queue(self, engine, panorama) -> None:
+        async with running(engine, max_batch_size=1) as pipeline:
+            engine.gate.clear()
+            runs = asyncio.create_task(pipeline.answer(panorama(), single()))
+            await asyncio.to_thread(engine.entered.acquire)
+            leaving = asyncio.create_task(pipeline.answer(panorama(), self.blend))
+            await until(lambda: pipeline.queued() == 2)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            assert pipeline.queued() == 0
+            engine.gate.set()
+            await runs
+
+
+async def test_a_camera_height_scales_the_depth_and_the_answer_says_by_how_much(pipeline) -> None:
+    """The engine sees a floor 20 m below the camera, out to 100 m."""
+    down = -sphere.latitudes(32)
+    metres = np.where(down > 0, np.minimum(100, 20 / np.sin(down)), 100)
+    red = np.broadcast_to(np.rint(2 * metres).astype(np.uint8)[:, None, None], (32, 64, 3))
+    known = Job(DepthOptions(camera_height=10.0), as_posted, lambda result: result.depth_map)
+    answer = await pipeline.answer(red, known)
+    assert answer.scale_factor == pytest.approx(0.5, rel=0.03)
+    assert answer.body.depth == pytest.approx(red[..., 0] / 2 * answer.scale_factor)
+    assert (await pipeline.answer(red, single())).scale_factor is None
 
 
 async def test_a_failing_encoder_fails_its_request_alone(pipeline, panorama) -> None:
