@@ -157,8 +157,8 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("raw", "all pixels with truth; the depth as predicted, mask or not; all rows"),
         Protocol(
             "dap-official",
-            "truth clipped into 0.1 to 100 m; what the prediction masks counts as 100 m; lengths in units of 100 m; rmse "
-            "is the mean of each pixel's root, which is its absolute error; rmselog takes logarithms to base 10",
+            "truth clipped into 0.1 to 100 m; what the prediction masks counts as 100 m; lengths in units of 100 m; "
+            "rmse is the mean of each pixel's root, its absolute error; rmselog takes logarithms to base 10",
             truth_clip=(0.1, 100.0),
             masked=100.0,
             unit=100.0,

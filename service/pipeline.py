@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ from service.telemetry import Telemetry, Timing
 Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 Body = TypeVar("Body")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,10 @@ class Pipeline:
             NotReady: no panorama can be taken now.
         """
         self._serving.current()
+
+    async def decode(self, pixels: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the function returns or raises; it runs in the decode pool and works on so many pixels."""
+        return await self._decoding.run(pixels, function, *args, **kwargs)
 
     async def rehearse(self, served: Served) -> None:
         """Answer a small panorama in every stage: no user pays for what is lazy."""

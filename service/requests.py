@@ -1,7 +1,8 @@
 """What a request brings: an image, a time it may take, and a client that may leave."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header
@@ -43,11 +44,35 @@ class PostedPanorama:
             DapError: as `read_image` and `Pipeline.answer` say; DeadlineExceeded.
             ClientDisconnect: nobody waits for the answer any more.
         """
+        async with self._in_time():
+            data = await read_image(self._request)
+            return await _while_connected(self._request, self._pipeline.answer(data, job))
+
+    async def answer_with_truth(self, job: Callable[[Pipeline, bytes], Coroutine[Any, Any, Job[Body]]]) -> Answer[Body]:
+        """The same for a form with the fields `image` and `truth`.
+
+        Args:
+            job: of the pipeline and the bytes of the truth. What it raises, it raises before the panorama is decoded.
+
+        Raises:
+            DapError: as `read_pair`, `job` and `Pipeline.answer` say; DeadlineExceeded.
+            ClientDisconnect: nobody waits for the answer any more.
+        """
+        async with self._in_time():
+            image, truth = await read_pair(self._request)
+            return await _while_connected(self._request, self._compared(image, truth, job))
+
+    async def _compared(
+        self, image: bytes, truth: bytes, job: Callable[[Pipeline, bytes], Coroutine[Any, Any, Job[Body]]]
+    ) -> Answer[Body]:
+        return await self._pipeline.answer(image, await job(self._pipeline, truth))
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
         self._pipeline.require_ready()
         try:
             async with asyncio.timeout(self._timeout_s):
-                data = await read_image(self._request)
-                return await _while_connected(self._request, self._pipeline.answer(data, job))
+                yield
         except TimeoutError:
             raise DeadlineExceeded(f"not done within {self._timeout_s:g} seconds") from None
 
@@ -80,23 +105,44 @@ async def read_image(request: Request) -> bytes:
         InvalidParameter: the multipart form has another field.
         UnsupportedMediaType: the content type is neither an image's nor a form's.
     """
-    content_type, options = parse_options_header(request.headers.get("content-type"))
-    media_type = content_type.decode("latin-1")
+    media_type, boundary = _content_type(request)
     if media_type == "multipart/form-data":
-        chunks = await _read_form(request, options.get(b"boundary", b""))
-    elif media_type.startswith("image/") or media_type in _UNDECLARED:
-        chunks = [chunk async for chunk in request.stream()]
-    else:
+        return (await _read_form(request, boundary, ("image",)))[0]
+    if not media_type.startswith("image/") and media_type not in _UNDECLARED:
         raise UnsupportedMediaType(f"an image/* body or a multipart/form-data field `image` is taken; got {media_type}")
-    # Off the event loop: 64 MiB take tens of milliseconds to copy.
-    data = await asyncio.to_thread(b"".join, chunks)
+    data = await _joined([chunk async for chunk in request.stream()])
     if not data:
         raise EmptyInput("an image was expected; the body is empty")
     return data
 
 
-async def _read_form(request: Request, boundary: bytes) -> list[bytes]:
-    form = _ImageForm()
+async def read_pair(request: Request) -> tuple[bytes, bytes]:
+    """The bytes of the fields `image` and `truth` of a multipart form. They never touch the disk.
+
+    Raises:
+        EmptyInput: one of the two is missing or empty.
+        MalformedRequest: the multipart form cannot be read, or has one of the two twice.
+        InvalidParameter: the multipart form has another field.
+        UnsupportedMediaType: the content type is not a form's.
+    """
+    media_type, boundary = _content_type(request)
+    if media_type != "multipart/form-data":
+        raise UnsupportedMediaType(
+            f"a multipart/form-data body with the fields `image` and `truth` is taken; got {media_type or 'no type'}"
+        )
+    image, truth = await _read_form(request, boundary, ("image", "truth"))
+    return image, truth
+
+
+def _content_type(request: Request) -> tuple[str, bytes]:
+    """Media type, in lower case, and boundary."""
+    content_type, options = parse_options_header(request.headers.get("content-type"))
+    return content_type.decode("latin-1"), options.get(b"boundary", b"")
+
+
+async def _read_form(request: Request, boundary: bytes, names: Sequence[str]) -> list[bytes]:
+    """The bytes of each of the fields."""
+    form = _Form(names)
     try:
         parser = MultipartParser(boundary, form.callbacks())
         async for chunk in request.stream():
@@ -105,18 +151,26 @@ async def _read_form(request: Request, boundary: bytes) -> list[bytes]:
         raise MalformedRequest(f"the multipart form cannot be read: {error}") from None
     if not form.is_complete:
         raise MalformedRequest("the multipart form ends before its closing boundary")
-    if form.images == 0:
-        raise EmptyInput("the multipart form has no field `image`")
-    return form.chunks
+    fields = [await _joined(form.chunks.get(name, [])) for name in names]
+    for name, field in zip(names, fields, strict=True):
+        if not field:
+            raise EmptyInput(f"the multipart form has {'an empty' if name in form.chunks else 'no'} field `{name}`")
+    return fields
 
 
-class _ImageForm:
-    """A multipart form with one field `image`, gathered as it arrives."""
+async def _joined(chunks: list[bytes]) -> bytes:
+    # Off the event loop: 64 MiB take tens of milliseconds to copy.
+    return await asyncio.to_thread(b"".join, chunks)
 
-    def __init__(self) -> None:
-        self.chunks: list[bytes] = []
-        self.images = 0
+
+class _Form:
+    """A multipart form of so many files, gathered as it arrives."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.chunks: dict[str, list[bytes]] = {}
         self.is_complete = False
+        self._names = names
+        self._current: list[bytes] = []
         self._header_name = b""
         self._header_value = b""
         self._disposition = b""
@@ -148,14 +202,15 @@ class _ImageForm:
 
     def _open(self) -> None:
         name = parse_options_header(self._disposition)[1].get(b"name", b"").decode("utf-8", "replace")
-        if name != "image":
-            raise InvalidParameter(f"a multipart form has one field, `image`; got a field {name!r:.100}")
-        self.images += 1
-        if self.images > 1:
-            raise MalformedRequest("a multipart form has one field `image`; got two")
+        if name not in self._names:
+            expected = " and ".join(f"`{known}`" for known in self._names)
+            raise InvalidParameter(f"a multipart form has {expected} and no other field; got a field {name!r:.100}")
+        if name in self.chunks:
+            raise MalformedRequest(f"a multipart form has one field `{name}`; got two")
+        self._current = self.chunks[name] = []
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
-        self.chunks.append(data[start:end])
+        self._current.append(data[start:end])
 
     def _end(self) -> None:
         self.is_complete = True
