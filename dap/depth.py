@@ -11,11 +11,10 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from dap import sphere
 from dap.errors import InvalidParameter
-from dap.upsampling import guided
+from dap.upsampling import bilinear, enlarge, guided
 
 Range = Literal[10, 20, 50, 100] | None
 RANGES: tuple[float, ...] = (10.0, 20.0, 50.0, 100.0)
@@ -130,20 +129,17 @@ class DepthMap:
             return self
         smaller = height < self.size[0] or width < self.size[1]
         rows, columns = _nearest(self.size[0], height), _nearest(self.size[1], width)
-        nearest_valid = self.valid[:, columns][rows]
+        nearest_valid = self.valid.take(columns, axis=1).take(rows, axis=0)
         if smaller or upsample == "nearest":
-            in_range = None if self.in_range is None else self.in_range[:, :, columns][:, rows]
-            return replace(self, depth=self.depth[:, columns][rows], valid=nearest_valid, in_range=in_range)
-        in_range = None if self.in_range is None else np.stack([_enlarge(channel, size) for channel in self.in_range])
+            in_range = None if self.in_range is None else self.in_range.take(columns, axis=2).take(rows, axis=1)
+            return replace(
+                self, depth=self.depth.take(columns, axis=1).take(rows, axis=0), valid=nearest_valid, in_range=in_range
+            )
+        in_range = None if self.in_range is None else np.stack([enlarge(channel, size) for channel in self.in_range])
         if guide is not None and upsample == "guided":
             depth, valid = guided(self.depth, self.valid, guide, size)
             return replace(self, depth=depth, valid=valid, in_range=in_range)
-        if self.valid.all():
-            return replace(self, depth=_enlarge(self.depth, size), valid=nearest_valid, in_range=in_range)
-        weight = _enlarge(self.valid.astype(np.float32), size)
-        depth = _enlarge(np.where(self.valid, self.depth, np.float32(0)), size)
-        np.divide(depth, weight, out=depth, where=weight > 0)
-        return replace(self, depth=depth, valid=nearest_valid, in_range=in_range)
+        return replace(self, depth=bilinear(self.depth, self.valid, size), valid=nearest_valid, in_range=in_range)
 
     def without_nadir(self, degrees: float) -> "DepthMap":
         """The same map without what is less than `degrees` from straight down: the operator and the tripod."""
@@ -291,10 +287,3 @@ def _quantile(histogram: npt.NDArray[np.float64], share: float) -> float | None:
 
 def _nearest(source: int, target: int) -> npt.NDArray[np.intp]:
     return (2 * np.arange(target) + 1) * source // (2 * target)
-
-
-def _enlarge(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    height, width = size
-    circle = Image.fromarray(np.pad(values, ((0, 0), (1, 1)), mode="wrap"))
-    box = (1, 0, 1 + values.shape[1], values.shape[0])
-    return np.array(circle.resize((width, height), Image.Resampling.BILINEAR, box))
