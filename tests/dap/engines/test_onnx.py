@@ -36,6 +36,16 @@ def test_a_batch_of_any_size_is_answered_item_by_item(red: Path, batch: tuple[fl
     np.testing.assert_array_equal(inference.in_range[:, :, 3, 5], nearer)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_panoramas_that_run_side_by_side_are_answered_in_their_order(red: Path, threads: int, count: int) -> None:
+    batch = tuple(float(metres) for metres in range(3, 3 + count))
+    inference = opened(red, device="cpu", threads=threads).infer(red_panorama(*batch))
+    np.testing.assert_array_equal(inference.depth[:, 3, 5], batch)
+    assert inference.in_range.shape == (count, 4, *SIZE)
+    np.testing.assert_array_equal(inference.in_range[:, 0, 3, 5], [metres < 10 for metres in batch])
+
+
 def test_it_says_what_it_is(red: Path) -> None:
     engine = opened(red, device="cpu")
     assert (engine.name, engine.device, engine.input_size) == ("onnx", "cpu", SIZE)
@@ -72,6 +82,12 @@ def test_no_room_is_an_error_of_its_own(tmp_path: Path) -> None:
     engine = opened(save(red_graph(spread=1 << 36), tmp_path / "hungry.onnx"))  # 128 TiB
     with pytest.raises(OutOfMemory, match="a batch of 1"):
         engine.infer(red_panorama(5.0))
+
+
+def test_no_room_for_one_of_several_that_run_side_by_side_is_no_room_for_the_batch(tmp_path: Path) -> None:
+    engine = opened(save(red_graph(spread=1 << 36), tmp_path / "hungry.onnx"), device="cpu", threads=2)
+    with pytest.raises(OutOfMemory, match="a batch of 2"):
+        engine.infer(red_panorama(5.0, 6.0))
 
 
 def test_warming_up_runs_every_batch_size(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
