@@ -128,18 +128,21 @@ class Protocol:
             raise InvalidParameter(f"max_truth is above 0 m; got {max_truth:g}")
         return replace(self, max_truth=max_truth)
 
-    def rows(self, height: int) -> slice:
-        """The rows of so many that are compared."""
-        cut = int(self.pole_cut * height)
-        return slice(cut, height - cut)
-
     def compares(self, truth: FloatArray) -> npt.NDArray[np.bool_]:
-        """Whether each pixel has a truth that is compared, by its metres alone."""
+        """Which pixels of the truth, (H, W) metres, are compared: bool (H, W).
+
+        Raises:
+            InvalidParameter: none is.
+        """
         compared = np.isfinite(truth) & (truth > 0)
         if self.min_truth > 0:
             compared &= truth >= self.min_truth
         if self.max_truth is not None:
             compared &= truth <= self.max_truth
+        cut = int(self.pole_cut * len(truth))
+        compared[:cut] = compared[len(truth) - cut :] = False
+        if not compared.any():
+            raise InvalidParameter(f"no pixel of the truth has a depth that the protocol {self.name} compares")
         return compared
 
 
@@ -304,13 +307,11 @@ class Comparison:
         return error
 
     def _compared(self) -> npt.NDArray[np.bool_]:
-        rows = self.protocol.rows(len(self.truth))
-        compared = np.zeros(self.truth.shape, np.bool_)
-        compared[rows] = self.protocol.compares(self.truth[rows])
+        compared = self.protocol.compares(self.truth)
         if self.prediction.range is None:
             compared &= self.prediction.valid
         if not compared.any():
-            raise InvalidParameter(f"no pixel of the truth has a depth that the protocol {self.protocol.name} compares")
+            raise InvalidParameter("no pixel that has truth is shown by the picture")
         return compared
 
     def _scale(self, compared: npt.NDArray[np.bool_]) -> float:

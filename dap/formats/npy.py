@@ -33,9 +33,7 @@ def decode(data: bytes) -> DepthMap:
         UnsupportedMediaType: not .npy as numpy writes it, or not a two-dimensional array of floats.
         BrokenImage: truncated or corrupt.
     """
-    header = _HEADER.match(data)
-    if header is None:
-        raise UnsupportedMediaType("a depth map was expected as .npy that holds floats of shape (H, W); this is none")
+    header = _header(data)
     dtype = np.dtype(header["dtype"].decode())
     shape = int(header["height"]), int(header["width"])
     numbers = data[header.end() :]
@@ -45,6 +43,23 @@ def decode(data: bytes) -> DepthMap:
     metres = np.frombuffer(numbers, dtype).reshape(shape, order="F" if fortran_order else "C").astype(np.float32)
     valid = np.isfinite(metres) & (metres > 0)
     return DepthMap(np.where(valid, metres, np.float32(0)), valid, range=None, range_mask="none", model="")
+
+
+def read_size(data: bytes) -> tuple[int, int]:
+    """(H, W) as the header of a .npy file claims them; no more than that.
+
+    Raises:
+        UnsupportedMediaType: as `decode` says.
+    """
+    header = _header(data)
+    return int(header["height"]), int(header["width"])
+
+
+def _header(data: bytes) -> re.Match[bytes]:
+    header = _HEADER.match(data)
+    if header is None:
+        raise UnsupportedMediaType("a depth map was expected as .npy that holds floats of shape (H, W); this is none")
+    return header
 
 
 FORMAT = Format(

@@ -15,6 +15,7 @@ from dap import headers, panorama
 from dap.depth import STEPS_PER_METRE, DepthMap, RangeMask
 from dap.errors import BrokenImage, TooManyPixels, UnsupportedMediaType
 from dap.formats.base import DEFAULT_OPTIONS, EncodeOptions, Format, Numbers
+from dap.headers import ImageHeader
 
 INVALID = 0
 
@@ -55,22 +56,54 @@ def decode(data: bytes) -> DepthMap:
     height, width = header.stored_size
     if height * width > panorama.DEFAULT_LIMITS.max_pixels:
         raise TooManyPixels(f"at most {panorama.DEFAULT_LIMITS.max_pixels} pixels are taken; this has {width}x{height}")
+    values = read_numbers(header)
+    text = read_text(data)
+    scale = positive("Scale", text.get("Scale", str(STEPS_PER_METRE)))
+    known = text.get("Range", "none")
+    return DepthMap(
+        depth=(values / scale).astype(np.float32),
+        valid=values != INVALID,
+        range=None if known == "none" else positive("Range", known),
+        range_mask=_RANGE_MASKS.get(text.get("Range-Mask", ""), "none"),
+        model=text.get("Model", ""),
+    )
+
+
+def read_numbers(header: ImageHeader) -> npt.NDArray[np.uint16]:
+    """The numbers of a 16-bit grey PNG, uint16 (H, W).
+
+    Raises:
+        UnsupportedMediaType: not a 16-bit grey PNG.
+        BrokenImage: truncated or corrupt.
+    """
     with panorama.opened(header) as image:
         if header.format != "PNG" or not image.mode.startswith("I"):
             raise UnsupportedMediaType(
                 f"a depth map was expected as 16-bit grey PNG; this is {header.format} {image.mode}"
             )
-        values = np.array(image)
-    text = _text(data)
-    scale = _positive("Scale", text.get("Scale", str(STEPS_PER_METRE)))
-    known = text.get("Range", "none")
-    return DepthMap(
-        depth=(values / scale).astype(np.float32),
-        valid=values != INVALID,
-        range=None if known == "none" else _positive("Range", known),
-        range_mask=_RANGE_MASKS.get(text.get("Range-Mask", ""), "none"),
-        model=text.get("Model", ""),
-    )
+        return np.array(image, np.uint16)
+
+
+def read_text(data: bytes) -> dict[str, str]:
+    """The text chunks of a PNG by their keywords.
+
+    Raises:
+        BrokenImage: truncated or corrupt.
+    """
+    chunks = (bytes(payload).decode("latin-1") for kind, payload in headers.png_chunks(data) if kind == b"tEXt")
+    return {key: value for key, separator, value in (chunk.partition("\0") for chunk in chunks) if separator}
+
+
+def positive(key: str, value: str) -> float:
+    """The number that a text chunk holds.
+
+    Raises:
+        BrokenImage: it is no number above zero.
+    """
+    number = float(value) if _NUMBER.fullmatch(value) else 0.0
+    if number <= 0:
+        raise BrokenImage(f"the {key} of a depth PNG is a number above zero; this one says {value[:40]!r}")
+    return number
 
 
 def _compressed(steps: npt.NDArray[np.uint16]) -> bytes:
@@ -88,18 +121,6 @@ def _compressed(steps: npt.NDArray[np.uint16]) -> bytes:
     rows[:, 1:3] = raw[:, :2]
     np.subtract(raw[:, 2:], raw[:, :-2], out=rows[:, 3:])
     return isal_zlib.compress(rows.data, 1)
-
-
-def _positive(key: str, value: str) -> float:
-    number = float(value) if _NUMBER.fullmatch(value) else 0.0
-    if number <= 0:
-        raise BrokenImage(f"the {key} of a depth PNG is a number above zero; this one says {value[:40]!r}")
-    return number
-
-
-def _text(data: bytes) -> dict[str, str]:
-    chunks = (bytes(payload).decode("latin-1") for kind, payload in headers.png_chunks(data) if kind == b"tEXt")
-    return {key: value for key, separator, value in (chunk.partition("\0") for chunk in chunks) if separator}
 
 
 FORMAT = Format(
