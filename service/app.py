@@ -6,9 +6,10 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from service import problems
+from service import openapi, problems
 from service.middleware import AccessLog, Admission, BodyLimit, RequestHeaders
 from service.pipeline import Pipeline
+from service.responses import Unsent
 from service.routes import depth, health, metrics, models, pages, pointcloud
 from service.routes import problems as problem_kinds
 from service.serving import EngineFactory, Serving, open_engine
@@ -23,10 +24,8 @@ Euclidean distance along the ray of each pixel, never z. Errors are problem deta
 
 class _Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """The schema, with the problems that the routes refer to."""
-        schema = super().openapi()
-        schema["components"]["schemas"]["Problem"] = problems.Problem.model_json_schema()
-        return schema
+        """The schema, complete with what FastAPI cannot see."""
+        return openapi.complete(super().openapi(), self.state.settings)
 
 
 def create_app(settings: Settings | None = None, engine_factory: EngineFactory = open_engine) -> FastAPI:
@@ -62,6 +61,7 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
     )
     app.state.settings, app.state.telemetry = settings, telemetry
     app.state.serving, app.state.pipeline = serving, pipeline
+    app.state.unsent = Unsent(settings.max_answer_bytes_in_progress)
     for module in (depth, pointcloud, models, health, metrics, problem_kinds, pages):
         app.include_router(module.router)
     # The last one added is the first that a request passes.

@@ -1,6 +1,11 @@
-"""What openapi.json says beyond what FastAPI can see: image bodies, binary answers, problems."""
+"""What openapi.json says beyond what FastAPI can see: image bodies, binary answers, problems, limits.
 
-from collections.abc import Collection, Iterable
+`python -m service.openapi > docs/openapi.json` writes the copy that is kept with the code.
+"""
+
+import json
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from dap.errors import (
@@ -9,6 +14,7 @@ from dap.errors import (
     DeadlineExceeded,
     EmptyInput,
     EngineError,
+    FloorNotFound,
     InputTooLarge,
     InvalidParameter,
     MalformedRequest,
@@ -18,16 +24,19 @@ from dap.errors import (
     OutOfMemory,
     Overloaded,
     TooManyPixels,
+    Unavailable,
     UnsupportedMediaType,
 )
 from dap.formats.base import Format
 from dap.headers import MEDIA_TYPES
 from service import problems
+from service.settings import Settings
 
 Responses = dict[int | str, dict[str, Any]]
+Schema = dict[str, Any]
 
 # What POSTing a panorama may end in.
-_PANORAMA_ERRORS = (
+PANORAMA_ERRORS: tuple[type[DapError], ...] = (
     EmptyInput,
     MalformedRequest,
     NotAcceptable,
@@ -37,23 +46,26 @@ _PANORAMA_ERRORS = (
     InvalidParameter,
     BrokenImage,
     NotAPanorama,
+    FloorNotFound,
     Overloaded,
+    DapError,
     EngineError,
     NotReady,
     OutOfMemory,
     DeadlineExceeded,
 )
-_HEADERS = {
+_ANSWER_HEADERS = {
     "X-Model": "Name of the model.",
     "X-Range": "The range asked for in metres, or `none`.",
     "X-Range-Mask": "What the range mask comes from: `head`, the model's own channel for this range; `depth`, the "
     "depth itself where the model has no such channel; `none`, no mask was asked for.",
-    "X-Depth-Unit": "Unit of the numbers, where the answer is numbers.",
-    "X-Depth-Scale": "Metres are the number divided by this.",
-    "X-Depth-Invalid": "The number that is no depth.",
     "Server-Timing": "Milliseconds in each stage: decode, queue, inference, encode.",
     "X-Request-Id": "As the request said, or a new one. The service's log has it too.",
 }
+_SCALE_FACTOR = {
+    "X-Scale-Factor": "Metres of the answer for each metre of the model, where `camera_height` set the scale.",
+}
+_RETRY_AFTER = {"Retry-After": "Seconds until it is worth coming back."}
 
 
 def panorama_body() -> dict[str, Any]:
@@ -81,30 +93,109 @@ def panorama_body() -> dict[str, Any]:
     }
 
 
-def panorama_answer(formats: Collection[Format[Any]]) -> Responses:
-    """The answer to a panorama in each format, and the problems it may meet."""
+def panorama_answer(
+    formats: Collection[Format[Any]],
+    bundles: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Responses:
+    """The answer to a panorama in each format, and the problems it may meet.
+
+    Args:
+        formats: that one answer may have.
+        bundles: media types of several formats in one answer, each with a description.
+        headers: that an answer may have, beside those that all have, each with a description.
+    """
+    described = {**{entry.media_type: entry.description for entry in formats}, **(bundles or {})}
     answer = {
-        "description": "; ".join(f"{entry.media_type}: {entry.description}" for entry in formats),
-        "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()},
-        "content": {entry.media_type: _content(entry) for entry in formats},
+        "description": "; ".join(f"{media_type}: {text}" for media_type, text in described.items()),
+        "headers": {
+            **_headers(_ANSWER_HEADERS, required=True),
+            **_headers({**_SCALE_FACTOR, **(headers or {})}, required=False),
+        },
+        "content": {media_type: _content(media_type) for media_type in described},
     }
-    return {200: answer, **problem_answers(_PANORAMA_ERRORS)}
+    return {200: answer, **problem_answers(PANORAMA_ERRORS)}
 
 
 def problem_answers(errors: Iterable[type[DapError]]) -> Responses:
     """The answers that are problems, by status."""
-    by_status: dict[int, list[str]] = {}
+    by_status: dict[int, list[type[DapError]]] = {}
     for error in errors:
-        by_status.setdefault(int(error.status), []).append(f"{error.title}: `{problems.type_of(error)}`.")
-    return {status: problem_answer(" ".join(lines)) for status, lines in by_status.items()}
+        by_status.setdefault(int(error.status), []).append(error)
+    return {status: _problems(kinds) for status, kinds in by_status.items()}
 
 
 def problem_answer(description: str) -> dict[str, Any]:
-    """An answer that is a problem."""
+    """An answer that is a problem without a type of its own."""
     content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {"description": description, "content": content}
 
 
-def _content(entry: Format[Any]) -> dict[str, Any]:
-    is_json = entry.media_type == "application/json"
+def complete(schema: Schema, settings: Settings) -> Schema:
+    """FastAPI's schema with the problems that the routes refer to, and with parameters as exact as they are checked."""
+    schema["components"]["schemas"]["Problem"] = problems.Problem.model_json_schema()
+    for parameter in _parameters(schema):
+        parameter["schema"] = _without_null(parameter["schema"])
+        if parameter["name"] == "max_points":
+            parameter["schema"]["maximum"] = settings.max_cloud_points
+    return schema
+
+
+def dump(schema: Schema) -> str:
+    """The schema as the text of openapi.json."""
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
+def _problems(kinds: Collection[type[DapError]]) -> dict[str, Any]:
+    answer = problem_answer(" ".join(f"{kind.title}: `{problems.type_of(kind)}`." for kind in kinds))
+    answer["content"][problems.MEDIA_TYPE]["examples"] = {kind.slug: {"value": _example(kind)} for kind in kinds}
+    if any(issubclass(kind, Unavailable) and kind is not DeadlineExceeded for kind in kinds):
+        answer["headers"] = _headers(_RETRY_AFTER, required=False)
+    return answer
+
+
+def _example(kind: type[DapError]) -> dict[str, Any]:
+    return problems.Problem(
+        type=problems.type_of(kind),
+        title=kind.title,
+        status=kind.status,
+        detail="What was expected and what came.",
+        request_id="0123456789abcdef0123456789abcdef",
+    ).model_dump()
+
+
+def _headers(described: Mapping[str, str], *, required: bool) -> dict[str, Any]:
+    return {
+        name: {"description": text, "required": required, "schema": {"type": "string"}}
+        for name, text in described.items()
+    }
+
+
+def _content(media_type: str) -> dict[str, Any]:
+    is_json = media_type == "application/json"
     return {"schema": {"type": "object"} if is_json else {"type": "string", "format": "binary"}}
+
+
+def _parameters(schema: Schema) -> Iterator[dict[str, Any]]:
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            yield from operation.get("parameters", [])
+
+
+def _without_null(schema: Schema) -> Schema:
+    """The schema of a parameter that may be left out: in a URL nothing is null."""
+    kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        return {**kinds[0], **{key: value for key, value in schema.items() if key != "anyOf"}}
+    return schema
+
+
+def main() -> None:
+    """Print openapi.json of the service with its default settings."""
+    from service.app import create_app  # it imports the routes, which import this module
+
+    sys.stdout.write(dump(create_app(Settings.model_construct()).openapi()))
+
+
+if __name__ == "__main__":
+    main()

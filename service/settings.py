@@ -109,6 +109,13 @@ class Settings(BaseSettings):
         description="Points of a cloud at most. Too low: clouds are coarser than the photograph. Too high: an answer "
         "may take gigabytes (about 60 bytes a point while it is made).",
     )
+    max_answer_bytes_in_progress: int = Field(
+        default=1024 * MEBIBYTE,
+        ge=1,
+        description="Bytes of all answers together at most that are made and not yet sent; beyond it 429. An answer "
+        "larger than all of it is sent alone. Too low: slow readers shut others out. Too high: they can fill the "
+        "memory.",
+    )
     decode_threads: int = Field(
         default=2,
         ge=1,
