@@ -1,11 +1,14 @@
 """Every error of the project, in one tree.
 
 DapError                              500  anything of ours; never raised itself
+├── AccessDenied                      403  the key that was sent does not open this
+│   └── Unauthenticated               401  no key was sent, or one that is not known
 ├── InputError                        422  what came in cannot be used
 │   ├── EmptyInput                    400  no bytes at all
 │   ├── MalformedRequest              400  the request itself (multipart framing, headers) cannot be read
 │   ├── UnsupportedMediaType          415  not an image, or an image format that is not decoded here
 │   ├── NotAcceptable                 406  no format we can write was asked for
+│   ├── UploadTooSlow                 408  the bytes of a body stopped coming, or came too slowly
 │   ├── BrokenImage                   422  an image by its first bytes, yet truncated or corrupt
 │   ├── InputTooLarge                 413  more bytes than the limit
 │   ├── TooManyPixels                 413  more pixels than the limit, told from the header
@@ -15,6 +18,7 @@ DapError                              500  anything of ours; never raised itself
 ├── Unavailable                       503  try again later
 │   ├── NotReady                      503  the model is not warm yet, or the service is going down
 │   ├── Overloaded                    429  the queue is full
+│   ├── LoadInProgress                409  another model is being loaded already
 │   └── DeadlineExceeded              504  the time allowed ran out
 ├── ModelError                        500  a model cannot be had or used
 │   ├── UnknownModel                  404  no such name in the registry, no such file
@@ -23,6 +27,7 @@ DapError                              500  anything of ours; never raised itself
 │   └── DownloadFailed                503  the weights could not be fetched
 ├── EngineError                       500  the engine failed, or answered what is no depth (NaN, infinity)
 │   ├── EngineUnavailable             500  the engine's library or device is not here
+│   │   └── DeviceLost                500  the device, or what runs on it, is of no use until the process starts anew
 │   └── OutOfMemory                   503  the device has no room for this item
 ├── ExportError                       500  an export failed
 │   └── VerificationFailed            500  the exported model disagrees with the network
@@ -43,6 +48,18 @@ class DapError(Exception):
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
     slug: ClassVar[str] = "internal"
     title: ClassVar[str] = "Internal error"
+
+
+class AccessDenied(DapError):
+    status = HTTPStatus.FORBIDDEN
+    slug = "access-denied"
+    title = "Not allowed"
+
+
+class Unauthenticated(AccessDenied):
+    status = HTTPStatus.UNAUTHORIZED
+    slug = "unauthenticated"
+    title = "A key is needed"
 
 
 class InputError(DapError):
@@ -73,6 +90,12 @@ class NotAcceptable(InputError):
     status = HTTPStatus.NOT_ACCEPTABLE
     slug = "not-acceptable"
     title = "No such format can be written"
+
+
+class UploadTooSlow(InputError):
+    status = HTTPStatus.REQUEST_TIMEOUT
+    slug = "upload-too-slow"
+    title = "The upload is too slow"
 
 
 class BrokenImage(InputError):
@@ -130,6 +153,12 @@ class Overloaded(Unavailable):
     title = "Too many requests"
 
 
+class LoadInProgress(Unavailable):
+    status = HTTPStatus.CONFLICT
+    slug = "load-in-progress"
+    title = "A model is being loaded already"
+
+
 class DeadlineExceeded(Unavailable):
     status = HTTPStatus.GATEWAY_TIMEOUT
     slug = "deadline-exceeded"
@@ -172,6 +201,11 @@ class EngineError(DapError):
 class EngineUnavailable(EngineError):
     slug = "engine-unavailable"
     title = "The engine is not available here"
+
+
+class DeviceLost(EngineUnavailable):
+    slug = "device-lost"
+    title = "The device is lost"
 
 
 class OutOfMemory(EngineError):

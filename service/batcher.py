@@ -9,16 +9,16 @@ idle service a panorama therefore waits for nothing, and under load batches grow
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from dap.engines.base import Engine
-from dap.errors import DapError, EngineError, EngineUnavailable, NotReady, Overloaded
+from dap.errors import DapError, DeviceLost, EngineError, EngineUnavailable, NotReady, OutOfMemory, Overloaded
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -30,13 +30,15 @@ class BatchLimits:
 
     Attributes:
         items: panoramas of a batch.
-        queued_pixels: pixels that wait. A single panorama beyond it is let into an empty queue.
+        queued_pixels: pixels that wait or are reserved for. A single panorama beyond it is let into an empty queue.
         delay_s: how long a batch that is not full waits for company, counted from the arrival of its first panorama.
+        run_s: how long a batch may run. Beyond it the engine counts as hung, and so as lost.
     """
 
     items: int
     queued_pixels: int
     delay_s: float = 0.0
+    run_s: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class _Item:
 
 
 class Batcher:
-    """Runs one engine for many callers: `infer`, from any task of the event loop, between `start` and `stop`.
+    """Runs one engine for many callers: `reserve` a place and infer from it, between `start` and `stop`.
 
     Args:
         engine: called from `thread` alone.
@@ -101,6 +103,7 @@ class Batcher:
         self._on_batch = on_batch
         self._on_death = on_death
         self._queue: deque[_Item] = deque()
+        self._places: set[Place] = set()
         self._running: list[_Item] = []
         self._arrival = asyncio.Event()
         self._full = asyncio.Event()
@@ -122,7 +125,11 @@ class Batcher:
     @property
     def wait_s(self) -> float:
         """Seconds until a panorama that came now would be done, judged by the batches of late."""
-        return (self.queued_items + len(self._running) + 1) * self._seconds_per_item
+        return (self.queued_items + self._awaited_items + len(self._running) + 1) * self._seconds_per_item
+
+    @property
+    def _awaited_items(self) -> int:
+        return sum(place.pixels > 0 for place in self._places)
 
     def start(self) -> None:
         """Begin to take panoramas. Needs a running event loop."""
@@ -135,36 +142,42 @@ class Batcher:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    async def infer(self, panorama: Pixels) -> Inferred:
-        """Depth of one panorama, uint8 (H, W, 3), from the next batch that has room for it.
-
-        A caller that is cancelled gives up its place: its panorama reaches the engine only if it is there already.
+    def require_room(self, pixels: int) -> None:
+        """Ask before panoramas of so many pixels cost anything; `reserve` asks again.
 
         Raises:
-            Overloaded: the queue is full.
-            NotReady: the batcher is not running, or stopped.
-            EngineError: the engine failed on this panorama, or gave NaN or infinity for it.
-            OutOfMemory: the device has no room even for this panorama alone.
+            Overloaded: the queue has no room for them now.
         """
+        self._drop_abandoned()
+        reserved = sum(place.pixels for place in self._places)
+        waiting = len(self._queue) + self._awaited_items
+        if waiting and self.queued_pixels + reserved + pixels > self._limits.queued_pixels:
+            raise Overloaded(f"{waiting} panoramas are waiting already", retry_after_s=self.wait_s)
+
+    @contextmanager
+    def reserve(self, pixels: int) -> Iterator["Place"]:
+        """Keep room in the queue for panoramas of so many pixels together, while they are decoded and until they ran.
+
+        Raises:
+            Overloaded: the queue has no room for them now.
+        """
+        self.require_room(pixels)
+        place = Place(self._infer, pixels)
+        self._places.add(place)
+        try:
+            yield place
+        finally:
+            self._places.discard(place)
+
+    async def _infer(self, panorama: Pixels) -> Inferred:
         if not self.is_alive:
             raise NotReady("the model is not running")
         item = _Item(panorama, asyncio.get_running_loop().time())
-        self.require_room(item.pixels)
         self._queue.append(item)
         self._arrival.set()
         if not self._fits(self._queue[0], among=self._queue):
             self._full.set()
         return await item.answer
-
-    def require_room(self, pixels: int) -> None:
-        """Ask before a panorama of so many pixels costs anything; `infer` asks again.
-
-        Raises:
-            Overloaded: the queue has no room for it now.
-        """
-        self._drop_abandoned()
-        if self._queue and self.queued_pixels + pixels > self._limits.queued_pixels:
-            raise Overloaded(f"{len(self._queue)} panoramas are waiting already", retry_after_s=self.wait_s)
 
     async def _work(self) -> None:
         while True:
@@ -203,9 +216,8 @@ class Batcher:
         """Run a batch. Where it fails, run its halves: a bad panorama, or one too many for the device, fails alone."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        panoramas = [item.panorama for item in batch]
         try:
-            answers = await loop.run_in_executor(self._thread, _infer, self._engine, panoramas)
+            answers = await self._on_engine([item.panorama for item in batch])
         except EngineUnavailable:
             raise  # The device is gone for good, and this task with it.
         except Exception as error:  # noqa: BLE001 - whatever one panorama does to the engine, the others live on
@@ -219,8 +231,21 @@ class Batcher:
             elif not item.is_abandoned:
                 item.answer.set_result(Inferred(*answer, queue_s=started - item.arrived, inference_s=seconds))
 
+    async def _on_engine(self, panoramas: Sequence[Pixels]) -> list[tuple[Floats, Floats] | None]:
+        limit_s = self._limits.run_s
+        try:
+            async with asyncio.timeout(limit_s) as limit:
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._thread, _infer, self._engine, panoramas)
+        except TimeoutError:
+            if not limit.expired():
+                raise  # the engine's own
+            raise DeviceLost(f"a batch of {len(panoramas)} has run for more than {limit_s:g} seconds") from None
+
     async def _run_halves(self, batch: Sequence[_Item], error: Exception) -> None:
         if len(batch) == 1:
+            if not isinstance(error, OutOfMemory):
+                await self._require_sound_engine(batch[0].panorama, error)
             if not isinstance(error, DapError):
                 unforeseen, error = error, EngineError("the engine failed on this panorama")
                 error.__cause__ = unforeseen
@@ -231,6 +256,15 @@ class Batcher:
             wanted = [item for item in half if not item.is_abandoned]
             if wanted:
                 await self._run(wanted)
+
+    async def _require_sound_engine(self, failed: Pixels, error: Exception) -> None:
+        """Whether it is the panorama or the engine. Not every lost device says so in words that an engine knows."""
+        try:
+            await self._on_engine([np.zeros_like(failed)])
+        except OutOfMemory:
+            pass
+        except Exception:  # noqa: BLE001 - the first error says more
+            raise DeviceLost("the engine fails on black, too") from error
 
     def _observe(self, size: int, seconds: float) -> None:
         latest = seconds / size
@@ -246,6 +280,31 @@ class Batcher:
         self._queue.clear()
         if error is not None:
             self._on_death(error)
+
+
+class Place:
+    """Room in a batcher's queue: see `Batcher.reserve`.
+
+    Attributes:
+        pixels: how many may still be brought.
+    """
+
+    def __init__(self, infer: Callable[[Pixels], Awaitable[Inferred]], pixels: int) -> None:
+        self._infer = infer
+        self.pixels = pixels
+
+    async def infer(self, panorama: Pixels) -> Inferred:
+        """Depth of one panorama, uint8 (H, W, 3), from the next batch that has room for it.
+
+        A caller that is cancelled gives up its place: its panorama reaches the engine only if it is there already.
+
+        Raises:
+            NotReady: the batcher is not running, or stopped.
+            EngineError: the engine failed on this panorama, or gave NaN or infinity for it.
+            OutOfMemory: the device has no room even for this panorama alone.
+        """
+        self.pixels -= panorama.size // 3
+        return await self._infer(panorama)
 
 
 def _infer(engine: Engine, panoramas: Sequence[Pixels]) -> list[tuple[Floats, Floats] | None]:

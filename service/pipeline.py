@@ -21,7 +21,7 @@ from dap.depth import DepthMap, RangeMask
 from dap.errors import TooManyPixels
 from dap.panorama import Header, Limits, decode, read_header
 from dap.postprocess import DepthOptions, engine_inputs, finish
-from service.batcher import Batcher, Inferred
+from service.batcher import Inferred, Place
 from service.pool import Pool
 from service.serving import Served, Serving
 from service.settings import Settings
@@ -152,11 +152,11 @@ class Pipeline:
 
     async def _answer(self, served: Served, picture: bytes | Pixels, job: Job[Body]) -> Answer[Body]:
         rows, columns = served.engine.input_size
-        served.batcher.require_room(rows * columns * (2 if job.options.seam == "blend" else 1))
-        started = time.perf_counter()
-        decoded = await self._decode(picture, job, served.engine.input_size)
-        timing = Timing(decode=time.perf_counter() - started)
-        inferred = await _infer(served.batcher, decoded.inputs)
+        with served.batcher.reserve(rows * columns * (2 if job.options.seam == "blend" else 1)) as place:
+            started = time.perf_counter()
+            decoded = await self._decode(picture, job, served.engine.input_size)
+            timing = Timing(decode=time.perf_counter() - started)
+            inferred = await _infer(place, decoded.inputs)
         last = max(inferred, key=lambda one: one.queue_s + one.inference_s)
         timing = replace(timing, queue=last.queue_s, inference=last.inference_s)
         started = time.perf_counter()
@@ -188,13 +188,13 @@ class Pipeline:
             )
 
 
-async def _infer(batcher: Batcher, inputs: Sequence[Pixels]) -> Sequence[Inferred]:
+async def _infer(place: Place, inputs: Sequence[Pixels]) -> Sequence[Inferred]:
     """What the engine says of each. Where one fails, the others are abandoned."""
     if len(inputs) == 1:
-        return [await batcher.infer(inputs[0])]
+        return [await place.infer(inputs[0])]
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(batcher.infer(pixels)) for pixels in inputs]
+            tasks = [group.create_task(place.infer(pixels)) for pixels in inputs]
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]

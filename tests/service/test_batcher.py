@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dap.errors import EngineError, EngineUnavailable, NotReady, OutOfMemory, Overloaded
-from service.batcher import Batcher, BatchLimits
+from dap.errors import DeviceLost, EngineError, EngineUnavailable, NotReady, OutOfMemory, Overloaded
+from service.batcher import Batcher, BatchLimits, Inferred
 
 PIXELS = 4 * 8
 WIDE = BatchLimits(items=8, queued_pixels=100 * PIXELS)
@@ -44,15 +44,20 @@ async def running(
 async def busy(engine, batcher: Batcher) -> AsyncIterator[asyncio.Task]:
     """The engine runs a first panorama, with red 0, until the block is left."""
     engine.gate.clear()
-    first = asyncio.create_task(batcher.infer(panorama(0)))
+    first = asyncio.create_task(infer(batcher, panorama(0)))
     await asyncio.to_thread(engine.entered.acquire)
     yield first
     await asyncio.sleep(0)
     engine.gate.set()
 
 
+async def infer(batcher: Batcher, pixels: npt.NDArray[np.uint8]) -> Inferred:
+    with batcher.reserve(pixels.size // 3) as place:
+        return await place.infer(pixels)
+
+
 def submit(batcher: Batcher, *panoramas: npt.NDArray[np.uint8]) -> list[asyncio.Task]:
-    return [asyncio.create_task(batcher.infer(pixels)) for pixels in panoramas]
+    return [asyncio.create_task(infer(batcher, pixels)) for pixels in panoramas]
 
 
 async def outcomes(tasks: list[asyncio.Task]) -> list[object]:
@@ -61,7 +66,7 @@ async def outcomes(tasks: list[asyncio.Task]) -> list[object]:
 
 async def test_an_idle_engine_takes_a_panorama_at_once_and_alone(engine) -> None:
     async with running(engine) as batcher:
-        inferred = await batcher.infer(panorama(40))
+        inferred = await infer(batcher, panorama(40))
     assert inferred.depth.shape == (4, 8)
     assert inferred.in_range.shape == (4, 4, 8)
     assert inferred.depth[0, 0] == 20.0
@@ -119,20 +124,20 @@ class TestDelay:
 
     async def test_no_company_is_waited_for_longer_than_the_delay(self, engine) -> None:
         async with running(engine, BatchLimits(items=2, queued_pixels=100 * PIXELS, delay_s=0.01)) as batcher:
-            await batcher.infer(panorama(1))
+            await infer(batcher, panorama(1))
         assert engine.batch_sizes == [1]
 
 
 class TestQueueLimit:
     async def test_more_pixels_than_the_queue_may_hold_are_refused_with_a_time_to_come_back(self, engine) -> None:
         async with running(engine, BatchLimits(items=8, queued_pixels=2 * PIXELS)) as batcher:
-            await batcher.infer(panorama(0))
+            await infer(batcher, panorama(0))
             async with busy(engine, batcher) as first:
                 waiting = submit(batcher, panorama(1), panorama(2))
                 await asyncio.sleep(0)
                 assert (batcher.queued_items, batcher.queued_pixels) == (2, 2 * PIXELS)
                 with pytest.raises(Overloaded) as refused:
-                    await batcher.infer(panorama(3))
+                    await infer(batcher, panorama(3))
             await asyncio.gather(first, *waiting)
         assert refused.value.retry_after_s is not None
         assert refused.value.retry_after_s > 0
@@ -140,7 +145,23 @@ class TestQueueLimit:
 
     async def test_a_single_panorama_beyond_the_limit_runs_when_nothing_waits(self, engine) -> None:
         async with running(engine, BatchLimits(items=8, queued_pixels=PIXELS - 1)) as batcher:
-            assert (await batcher.infer(panorama(2))).depth[0, 0] == 1.0
+            assert (await infer(batcher, panorama(2))).depth[0, 0] == 1.0
+
+    async def test_what_is_still_being_decoded_has_its_room_already(self, engine) -> None:
+        async with running(engine, BatchLimits(items=8, queued_pixels=2 * PIXELS)) as batcher:
+            with batcher.reserve(2 * PIXELS) as place:
+                with pytest.raises(Overloaded, match="1 panoramas are waiting"):
+                    batcher.require_room(PIXELS)
+                await place.infer(panorama(1))
+                batcher.require_room(PIXELS)
+            batcher.require_room(2 * PIXELS)
+
+    async def test_a_place_that_is_given_up_is_free(self, engine) -> None:
+        async with running(engine, BatchLimits(items=8, queued_pixels=PIXELS)) as batcher:
+            with pytest.raises(ZeroDivisionError), batcher.reserve(PIXELS):
+                raise ZeroDivisionError("no picture after all")
+            with batcher.reserve(PIXELS):
+                pass
 
     async def test_abandoned_panoramas_take_no_room(self, engine) -> None:
         async with running(engine, BatchLimits(items=8, queued_pixels=PIXELS)) as batcher:
@@ -181,7 +202,7 @@ class TestAbandoned:
                 await asyncio.sleep(0)
                 gone.cancel()
             await first
-            await batcher.infer(panorama(2))
+            await infer(batcher, panorama(2))
         assert [reds(batch) for batch in engine.batches] == [[0], [2]]
 
 
@@ -206,7 +227,7 @@ class TestFailure:
         engine.before = no_room
         async with running(engine) as batcher:
             with pytest.raises(OutOfMemory):
-                await batcher.infer(panorama(1))
+                await infer(batcher, panorama(1))
             assert batcher.is_alive
 
     @pytest.mark.parametrize("error", [EngineError("bad"), RuntimeError("unforeseen")])
@@ -241,7 +262,59 @@ class TestFailure:
         assert two.depth[0, 0] == 1.0
 
 
+class TestSoundness:
+    """Whether it was the panorama or the engine is seen from what the engine does with black."""
+
+    async def test_an_engine_that_fails_on_black_too_is_lost(self, engine) -> None:
+        def fail(panoramas: npt.NDArray[np.uint8]) -> None:
+            raise RuntimeError("in words that no table has")
+
+        engine.before = fail
+        deaths: list[BaseException] = []
+        async with running(engine, on_death=deaths.append) as batcher:
+            (failed,) = await outcomes(submit(batcher, panorama(5)))
+            assert not batcher.is_alive
+        assert isinstance(failed, EngineError)
+        assert [reds(batch) for batch in engine.batches] == [[5], [0]]
+        (death,) = deaths
+        assert isinstance(death, DeviceLost)
+        assert str(death.__cause__) == "in words that no table has"
+
+    async def test_a_panorama_without_room_says_nothing_of_the_engine(self, engine) -> None:
+        def no_room(panoramas: npt.NDArray[np.uint8]) -> None:
+            raise OutOfMemory("no room")
+
+        engine.before = no_room
+        async with running(engine) as batcher:
+            await outcomes(submit(batcher, panorama(5)))
+            assert batcher.is_alive
+        assert engine.batch_sizes == [1]
+
+
 class TestDeath:
+    async def test_an_engine_that_hangs_is_lost_and_nobody_waits_for_it(self, engine) -> None:
+        deaths: list[BaseException] = []
+        limits = BatchLimits(items=1, queued_pixels=100 * PIXELS, run_s=0.05)
+        async with running(engine, limits, on_death=deaths.append) as batcher:
+            async with busy(engine, batcher) as first:
+                waiting = submit(batcher, panorama(1))
+                results = await outcomes([first, *waiting])
+            assert not batcher.is_alive
+        assert [type(result) for result in results] == [EngineError] * 2
+        (death,) = deaths
+        assert isinstance(death, DeviceLost)
+
+    async def test_a_timeout_of_the_engines_own_is_an_error_like_any_other(self, engine) -> None:
+        def time_out(panoramas: npt.NDArray[np.uint8]) -> None:
+            if panoramas.any():
+                raise TimeoutError
+
+        engine.before = time_out
+        async with running(engine) as batcher:
+            (failed,) = await outcomes(submit(batcher, panorama(5)))
+            assert batcher.is_alive
+        assert isinstance(failed, EngineError)
+
     async def test_a_lost_device_fails_all_that_wait_and_is_reported(self, engine) -> None:
         def device_lost(panoramas: npt.NDArray[np.uint8]) -> None:
             raise EngineUnavailable("the device fell off the bus")
@@ -254,7 +327,7 @@ class TestDeath:
             results = await outcomes([first, *waiting])
             assert not batcher.is_alive
             with pytest.raises(NotReady):
-                await batcher.infer(panorama(3))
+                await infer(batcher, panorama(3))
         assert [type(result) for result in results] == [EngineError] * 3
         assert [str(death) for death in deaths] == ["the device fell off the bus"]
         assert engine.batch_sizes == [1]
@@ -272,12 +345,12 @@ class TestDeath:
     async def test_before_start_nothing_is_taken(self, engine) -> None:
         batcher = Batcher(engine, ThreadPoolExecutor(1), BatchLimits(1, 1), lambda *run: None, lambda error: None)
         with pytest.raises(NotReady):
-            await batcher.infer(panorama(1))
+            await infer(batcher, panorama(1))
 
 
 async def test_the_wait_grows_with_the_queue(engine) -> None:
     async with running(engine) as batcher:
-        await batcher.infer(panorama(0))
+        await infer(batcher, panorama(0))
         idle = batcher.wait_s
         async with busy(engine, batcher):
             waiting = submit(batcher, panorama(1), panorama(2))
