@@ -4,7 +4,7 @@ Every point is a pixel of the depth map, at the depth the model gave it and on t
 interpolated, so the sampling leaves no point hanging between two surfaces.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from dap import sphere
 from dap.depth import DepthMap
+from dap.edges import depth_edges
 from dap.errors import InvalidParameter
+from dap.normals import normals as normals_of
 from dap.sphere import Frame
 
 Sampling = Literal["equal-area", "erp"]
@@ -22,7 +24,7 @@ Pixels = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 
 @dataclass(frozen=True)
 class PointCloud:
-    """Points with colours.
+    """Points with colours, and normals if they were asked for.
 
     Attributes:
         points: float32 (N, 3), metres, the camera at the origin.
@@ -38,6 +40,12 @@ class PointCloud:
     normals: npt.NDArray[np.float32] | None = None
     model: str = ""
 
+    @property
+    def notes(self) -> tuple[str, str, str]:
+        """What the header of a file says: the unit, the frame and the model, a line of ASCII each."""
+        model = " ".join(self.model.encode("ascii", "replace").decode().split())
+        return "unit metre", f"frame {self.frame}: {sphere.AXES[self.frame]}", f"model {model}"
+
 
 def point_cloud(
     depth_map: DepthMap,
@@ -45,6 +53,8 @@ def point_cloud(
     frame: Frame = "ros",
     max_points: int | None = None,
     sampling: Sampling = "equal-area",
+    normals: bool = False,
+    max_edge: float | None = None,
 ) -> PointCloud:
     """The valid pixels of a depth map as points. The same input gives the same points in the same order.
 
@@ -56,18 +66,29 @@ def point_cloud(
         sampling: `equal-area`, every point stands for the same solid angle: rings of constant latitude with as many
             points each as their length allows, at most as dense as the depth map at its equator. `erp`, every valid
             pixel, so that points crowd towards the poles; if these are too many, every n-th.
+        normals: with normals. A pixel whose neighbours are too few to span a surface is then no point.
+        max_edge: pixels at a depth edge are no points, see `dap.edges.depth_edges`; None: all are.
 
     Raises:
-        InvalidParameter: `max_points` is less than one.
+        InvalidParameter: `max_points` is less than one, or `max_edge` is not above zero.
     """
     if max_points is not None and max_points < 1:
         raise InvalidParameter(f"max_points is at least 1; got {max_points}")
+    if max_edge is not None:
+        depth_map = replace(depth_map, valid=depth_map.valid & ~depth_edges(depth_map, max_edge))
+    facing = normals_of(depth_map, frame) if normals else None
     choose = _equal_area_pixels if sampling == "equal-area" else _erp_pixels
-    rows, columns = choose(depth_map.valid, max_points)
+    rows, columns = choose(facing.valid if facing else depth_map.valid, max_points)
     points = _points(depth_map, rows, columns)
     height, width = depth_map.size
     colors = pixels[_same_place(rows, height, pixels.shape[0]), _same_place(columns, width, pixels.shape[1])]
-    return PointCloud(sphere.to_frame(points, frame), colors, frame, model=depth_map.model)
+    return PointCloud(
+        points=sphere.to_frame(points, frame),
+        colors=colors,
+        frame=frame,
+        normals=facing.normals[rows, columns] if facing else None,
+        model=depth_map.model,
+    )
 
 
 def _points(depth_map: DepthMap, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:

@@ -9,6 +9,7 @@ Conventions, everywhere in the project:
 - Angles are in radians, lengths in metres.
 """
 
+from collections.abc import Iterator
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -16,6 +17,11 @@ import numpy.typing as npt
 
 Frame = Literal["ros", "opengl", "opencv"]
 FRAMES: tuple[Frame, ...] = get_args(Frame)
+AXES: dict[Frame, str] = {
+    "ros": "x forward, y left, z up",
+    "opengl": "x right, y up, looking along -z",
+    "opencv": "x right, y down, z forward",
+}
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -64,6 +70,38 @@ def solid_angles(height: int, width: int) -> npt.NDArray[np.float64]:
     """
     edges = np.sin((0.5 - np.arange(height + 1) / height) * np.pi)
     return (edges[:-1] - edges[1:]) * (2 * np.pi / width)
+
+
+def column_steps(height: int, width: int, rows: int = 1) -> npt.NDArray[np.intp]:
+    """How many columns are, in each row, about as far apart on the sphere as `rows` rows, int (H,).
+
+    As many at the equator of a 2:1 map and more towards the poles, where columns crowd; at least one and at most a
+    quarter of a turn.
+    """
+    steps = np.rint(rows * width / (2 * height) / np.cos(latitudes(height)))
+    return np.clip(steps, 1, max(1, width // 4)).astype(np.intp)
+
+
+def row_bands(height: int, width: int, rows: int = 1, pixels: int = 1 << 17) -> Iterator[tuple[slice, int]]:
+    """All rows of a map in bands, each with the one `column_steps` of its rows; none has many more than `pixels`."""
+    steps = column_steps(height, width, rows)
+    tallest = max(1, pixels // width)
+    start = 0
+    while start < height:
+        same = np.flatnonzero(steps[start : start + tallest] != steps[start])
+        stop = start + int(same[0]) if len(same) else min(start + tallest, height)
+        yield slice(start, stop), int(steps[start])
+        start = stop
+
+
+def beyond_poles(array: npt.NDArray[Scalar], rows: int) -> npt.NDArray[Scalar]:
+    """A map (H, W) with what follows when its meridians go on over both poles, (rows + H + rows, W).
+
+    Beyond a pole lies the other side of the sphere: the same rows in reverse, half a turn away.
+    """
+    height, width = array.shape
+    circle = np.concatenate([array, np.roll(array[::-1], width // 2, axis=1)])
+    return circle[np.arange(-rows, height + rows) % (2 * height)]
 
 
 def roll_yaw(array: npt.NDArray[Scalar], columns: int) -> npt.NDArray[Scalar]:

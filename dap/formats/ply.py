@@ -11,11 +11,6 @@ import numpy.typing as npt
 from dap.cloud import PointCloud
 from dap.formats.base import DEFAULT_OPTIONS, EncodeOptions, Format
 
-_AXES = {
-    "ros": "x forward, y left, z up",
-    "opengl": "x right, y up, looking along -z",
-    "opencv": "x right, y down, z forward",
-}
 _PLY_TYPES = {"<f4": "float", "u1": "uchar"}
 
 
@@ -33,9 +28,7 @@ def encode(cloud: PointCloud, _options: EncodeOptions = DEFAULT_OPTIONS) -> byte
     header = [
         "ply",
         "format binary_little_endian 1.0",
-        "comment unit metre",
-        f"comment frame {cloud.frame}: {_AXES[cloud.frame]}",
-        f"comment model {' '.join(cloud.model.encode('ascii', 'replace').decode().split())}",
+        *(f"comment {note}" for note in cloud.notes),
         f"element vertex {len(vertices)}",
         *(f"property {_PLY_TYPES[kind]} {name}" for name, kind in properties),
         "end_header",
