@@ -46,6 +46,16 @@ def some_of(names: Iterable[str]) -> dict[str, Any]:
     return {"pattern": f"^{name}(,{name})*$"}
 
 
+def frame_field(of: str) -> Any:
+    """A parameter `frame`: the axes of points, normals or poses."""
+    return Field(
+        default="ros",
+        description=f"Axes of the {of}. "
+        "`ros`: x forward, y left, z up; `opengl`: x right, y up, -z forward; `opencv`: x right, y down, z forward.",
+        examples=["opencv"],
+    )
+
+
 class PanoramaQuery(BaseModel):
     """What may be asked of any panorama. A parameter that does not exist is an error: it may be a misspelt one."""
 

@@ -9,9 +9,9 @@ import asyncio
 import io
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from service.telemetry import Telemetry, Timing
 Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 Body = TypeVar("Body")
+Other = TypeVar("Other")
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -90,6 +91,10 @@ class Answer(Generic[Body]):
     scale_factor: float | None
     timing: Timing
 
+    def with_body(self, body: Other) -> "Answer[Other]":
+        """The same with another body."""
+        return Answer(body, self.range, self.range_mask, self.model, self.scale_factor, self.timing)
+
 
 @dataclass(frozen=True)
 class _Decoded:
@@ -148,22 +153,58 @@ class Pipeline:
             EngineError: the engine failed on this panorama.
         """
         with self._serving.use() as served:
-            return await self._answer(served, picture, job)
+            answer = await self._answer(served, picture, job)
+            self._telemetry.stages_passed(answer.timing)
+            return answer
+
+    async def infer(
+        self,
+        read: Callable[[Served], Sequence[bytes | Pixels]],
+        write: Callable[[Served, Sequence[DepthMap]], Body],
+    ) -> Answer[Body]:
+        """What the model says of several panoramas, each with a place of its own in the queue. One fails: all fail.
+
+        Args:
+            read: the panoramas, as `answer` takes them; runs in the decode pool.
+            write: makes what is answered of their depth maps, at the size of the model, without a range mask and with
+                the in-range probabilities; runs in the encode pool.
+
+        Raises:
+            DapError: as `read`, and as `answer` says.
+        """
+        job = Job(DepthOptions(range=None, keep_in_range=True), _model_size, _depth_map)
+        with self._serving.use() as served:
+            with self._telemetry.tracer.stage("read"):
+                pictures = await self._decoding.run(0, read, served)
+            rows, columns = served.engine.input_size
+            served.batcher.require_room(len(pictures) * rows * columns)
+            answers = await _all([self._answer(served, picture, job) for picture in pictures])
+            started = time.perf_counter()
+            depth_maps = [answer.body for answer in answers]
+            with self._telemetry.tracer.stage("encode"):
+                body = await self._encoding.run(len(pictures) * rows * columns, write, served, depth_maps)
+            encode_s = time.perf_counter() - started
+        for answer in answers:
+            self._telemetry.stages_passed(replace(answer.timing, encode=None))
+        self._telemetry.stages_passed(Timing(encode=encode_s))
+        last = max(answers, key=lambda answer: answer.timing.seconds)
+        return replace(last, body=body, timing=replace(last.timing, encode=encode_s))
 
     async def _answer(self, served: Served, picture: bytes | Pixels, job: Job[Body]) -> Answer[Body]:
         rows, columns = served.engine.input_size
         with served.batcher.reserve(rows * columns * (2 if job.options.seam == "blend" else 1)) as place:
             started = time.perf_counter()
-            decoded = await self._decode(picture, job, served.engine.input_size)
+            with self._telemetry.tracer.stage("decode"):
+                decoded = await self._decode(picture, job, served.engine.input_size)
             timing = Timing(decode=time.perf_counter() - started)
-            inferred = await _infer(place, decoded.inputs)
+            inferred = await _all([self._infer(place, pixels) for pixels in decoded.inputs])
         last = max(inferred, key=lambda one: one.queue_s + one.inference_s)
         timing = replace(timing, queue=last.queue_s, inference=last.inference_s)
         started = time.perf_counter()
         pixels = job.pixels(decoded.output_size)
-        body, depth_map = await self._encoding.run(pixels, _encode, served, decoded, inferred, job, timing)
+        with self._telemetry.tracer.stage("encode"):
+            body, depth_map = await self._encoding.run(pixels, _encode, served, decoded, inferred, job, timing)
         timing = replace(timing, encode=time.perf_counter() - started)
-        self._telemetry.stages_passed(timing)
         factor = None if job.options.camera_height is None else depth_map.scale_factor
         return Answer(body, depth_map.range, depth_map.range_mask, depth_map.model, factor, timing)
 
@@ -178,6 +219,12 @@ class Pipeline:
         height, width = header.image.size
         return await self._decoding.run(height * width, _decode, header, self._limits, job, input_size, output_size)
 
+    async def _infer(self, place: Place, panorama: Pixels) -> Inferred:
+        with self._telemetry.tracer.stage("queue") as stage:
+            inferred = await place.infer(panorama)
+            stage.became("inference", inferred.queue_s)
+            return inferred
+
     def _check_output(self, size: Size, pixels: int) -> None:
         height, width = size
         if max(height * width, pixels) > self._settings.max_output_pixels:
@@ -188,13 +235,13 @@ class Pipeline:
             )
 
 
-async def _infer(place: Place, inputs: Sequence[Pixels]) -> Sequence[Inferred]:
-    """What the engine says of each. Where one fails, the others are abandoned."""
-    if len(inputs) == 1:
-        return [await place.infer(inputs[0])]
+async def _all(works: Sequence[Coroutine[Any, Any, T]]) -> Sequence[T]:
+    """What each of them returns. Where one fails, the others are abandoned."""
+    if len(works) == 1:
+        return [await works[0]]
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(place.infer(pixels)) for pixels in inputs]
+            tasks = [group.create_task(work) for work in works]
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]
@@ -225,6 +272,14 @@ def _encode(
 
 def _input_size(_model_size: Size, input_size: Size) -> Size:
     return input_size
+
+
+def _model_size(model_size: Size, _input_size: Size) -> Size:
+    return model_size
+
+
+def _depth_map(result: Result) -> DepthMap:
+    return result.depth_map
 
 
 def _nothing(_result: Result) -> bytes:

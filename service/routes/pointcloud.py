@@ -14,7 +14,7 @@ from dap.formats.clouds import CLOUD_FORMATS
 from dap.formats.negotiation import choose
 from dap.sphere import Frame
 from service.openapi import panorama_answer, panorama_body
-from service.parameters import AcceptHeader, PanoramaQuery, SizeParameter
+from service.parameters import AcceptHeader, PanoramaQuery, SizeParameter, frame_field, one_of
 from service.pipeline import Job, Result
 from service.requests import Posted
 from service.responses import AnswerResponse
@@ -29,23 +29,38 @@ class PointCloudQuery(PanoramaQuery):
         "network's own; larger maps are interpolated between those.",
         examples=["model", "input", "2048x1024"],
     )
-    frame: Frame = Field(
-        default="ros",
-        description="Axes of the points. `ros`: x forward, y left, z up; `opengl`: x right, y up, -z forward; "
-        "`opencv`: x right, y down, z forward.",
-    )
+    frame: Frame = frame_field("points")
     max_points: int | None = Field(
-        default=None, ge=1, description="Points at most; as many as the map gives if not said."
+        default=None,
+        ge=1,
+        description="Points at most; as many as the map gives if not said.",
+        examples=[100_000],
     )
     sampling: Sampling = Field(
         default="equal-area",
         description="`equal-area`: each point stands for the same solid angle. `erp`: each valid pixel is a point, so "
         "that they crowd towards the poles.",
+        examples=["erp"],
+    )
+    normals: bool = Field(
+        default=False,
+        description="With the normals of the surfaces, in the same axes. Points whose neighbours are too few to span a "
+        "surface are left out.",
+        examples=[True],
+    )
+    max_edge: float | None = Field(
+        default=None,
+        gt=0,
+        le=10,
+        description="Leaves out points at depth edges, which hang between two surfaces: where the depth of neighbours "
+        "differs by more than this share of it. 0.1 is a good start.",
+        examples=[0.1],
     )
     format: str | None = Field(
         default=None,
         description=f"Format of the answer: {', '.join(CLOUD_FORMATS)}. Goes before the header Accept.",
         examples=list(CLOUD_FORMATS),
+        json_schema_extra=one_of(CLOUD_FORMATS),
     )
 
 
@@ -53,7 +68,7 @@ class PointCloudQuery(PanoramaQuery):
     "/pointcloud",
     summary="Coloured point cloud of a panorama",
     response_class=Response,
-    responses=panorama_answer(CLOUD_FORMATS.values()),
+    responses=panorama_answer(CLOUD_FORMATS.values(), headers={"X-Frame": "Axes of the points."}),
     openapi_extra=panorama_body(),
 )
 async def pointcloud(
@@ -68,8 +83,18 @@ async def pointcloud(
     chosen = choose(CLOUD_FORMATS, query.format, accept)
     encode = partial(_encode, chosen, query, query.max_points or limit)
     answer = await posted.answer(Job(query.options(), query.output_size, encode, needs_colours=True))
-    return AnswerResponse(answer, chosen.media_type)
+    return AnswerResponse(answer, chosen.media_type, **{"X-Frame": query.frame})
 
 
 def _encode(chosen: Format[PointCloud], query: PointCloudQuery, max_points: int, result: Result) -> bytes:
-    return chosen.encode(point_cloud(result.depth_map, result.colours, query.frame, max_points, query.sampling))
+    return chosen.encode(
+        point_cloud(
+            result.depth_map,
+            result.colours,
+            query.frame,
+            max_points,
+            query.sampling,
+            normals=query.normals,
+            max_edge=query.max_edge,
+        )
+    )
