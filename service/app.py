@@ -1,5 +1,7 @@
 """The application: everything is made in `create_app` and held by what it returns; nothing is global."""
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +17,7 @@ from service.routes import problems as problem_kinds
 from service.serving import EngineFactory, Serving, open_engine
 from service.settings import Settings
 from service.telemetry import Telemetry
+from service.tracing import open_tracer
 
 _DESCRIPTION = """Metric depth from 360° panoramas.
 
@@ -36,9 +39,13 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
     Args:
         settings: from the environment (`DAP_...`) if not given.
         engine_factory: makes the engine of the model that the settings name; called in a thread of its own.
+
+    Raises:
+        InvalidParameter: the environment asks for traces (`OTEL_...`) that cannot be sent.
     """
     settings = settings or Settings()
-    telemetry = Telemetry()
+    tracer = open_tracer(os.environ)
+    telemetry = Telemetry(tracer)
     serving = Serving(settings, telemetry, engine_factory)
     pipeline = Pipeline(settings, telemetry, serving)
 
@@ -48,6 +55,7 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         yield
         await serving.stop()
         await pipeline.close()
+        await asyncio.to_thread(tracer.close)
 
     app = _Application(
         title="Depth Any Panoramas",
@@ -70,5 +78,6 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
     )
     app.add_middleware(Admission, max_requests=settings.max_requests, retry_after_s=lambda: serving.wait_s)
     app.add_middleware(AccessLog, telemetry=telemetry)
+    app.add_middleware(tracer.requests)
     app.add_middleware(RequestHeaders)
     return app

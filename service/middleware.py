@@ -13,11 +13,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dap.errors import DapError, InputTooLarge, Overloaded
 from service.problems import CLIENT_CLOSED_REQUEST, problem_response, unexpected_response
-from service.telemetry import Telemetry
+from service.telemetry import PROBES, Telemetry
+from service.tracing import current_span, parse_traceparent
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _LINGER_S = 2.0
-_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds, and no news
 _SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
@@ -29,7 +29,10 @@ _log = logging.getLogger("dap.service")
 
 
 class RequestHeaders:
-    """Gives each request an id, the client's own if it sent one, and each answer that id and the security headers."""
+    """Gives each request an id, the client's own if it sent one, and each answer that id and the security headers.
+
+    Within it `service.tracing.current_span` is the caller's span, if `traceparent` names one.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -38,7 +41,8 @@ class RequestHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        asked = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        asked = headers.get("x-request-id", "")
         request_id = asked if _REQUEST_ID.fullmatch(asked) else uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
 
@@ -47,7 +51,11 @@ class RequestHeaders:
                 MutableHeaders(scope=message).update({"X-Request-Id": request_id, **_SECURITY_HEADERS})
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        token = current_span.set(parse_traceparent(headers.getlist("traceparent")))
+        try:
+            await self._app(scope, receive, send_with_headers)
+        finally:
+            current_span.reset(token)
 
 
 class AccessLog:
@@ -101,7 +109,7 @@ class AccessLog:
             "seconds": round(seconds, 4),
             "bytes": sent_bytes,
         }
-        _access_log.log(logging.DEBUG if route in _PROBES else logging.INFO, "request", extra={"fields": fields})
+        _access_log.log(logging.DEBUG if route in PROBES else logging.INFO, "request", extra={"fields": fields})
 
 
 class Admission:

@@ -8,9 +8,13 @@ from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from service.tracing import UNTRACED, Tracer, current_span
+
 _SECONDS = tuple(round(0.001 * 1.5**step, 6) for step in range(28))  # a millisecond to about a minute
 _POWERS_OF_TWO = tuple(2**exponent for exponent in range(9))
-_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+# Asked every few seconds, and no news: not in the access log, and not traced.
+PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,10 @@ class Timing:
     inference: float | None = None
     encode: float | None = None
 
+    @property
+    def seconds(self) -> float:
+        return sum(value for value in asdict(self).values() if value is not None)
+
     def server_timing(self) -> str:
         """Value of the header Server-Timing (W3C), durations in milliseconds."""
         return ", ".join(
@@ -30,9 +38,10 @@ class Timing:
 
 
 class Telemetry:
-    """The metrics of one application, in a registry of their own."""
+    """The metrics of one application, in a registry of their own, and what traces its requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracer: Tracer = UNTRACED) -> None:
+        self.tracer = tracer
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._requests = self._counter("dap_requests", "Requests answered.", "method", "route", "status")
@@ -59,7 +68,7 @@ class Telemetry:
 
     def request_answered(self, method: str, route: str, status: int, seconds: float, refusal: str | None) -> None:
         """Count one request. `refusal` is the slug of the problem it was refused with."""
-        self._requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
+        self._requests.labels(method if method in METHODS else "other", route, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
         if refusal is not None:
             self._refusals.labels(refusal).inc()
@@ -97,15 +106,20 @@ class Telemetry:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line. A record's `fields` (`extra={"fields": {...}}`) stand beside its message."""
+    """One JSON object a line. A record's `fields` (`extra={"fields": {...}}`) stand beside its message.
+
+    Within a request that is part of a trace, `trace_id` and `span_id` do too.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
+        span = current_span.get()
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
             **getattr(record, "fields", {}),
+            **({"trace_id": span.trace_id, "span_id": span.span_id} if span else {}),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
