@@ -20,6 +20,7 @@ DapError                              500  anything of ours; never raised itself
 │   ├── Overloaded                    429  the queue is full
 │   ├── LoadInProgress                409  another model is being loaded already
 │   └── DeadlineExceeded              504  the time allowed ran out
+├── UnexpectedAnswer                  502  what answered a client does not speak as the service does
 ├── ModelError                        500  a model cannot be had or used
 │   ├── UnknownModel                  404  no such name in the registry, no such file
 │   ├── ModelFileMissing              503  known, but its weights are not on this machine
@@ -43,8 +44,13 @@ from typing import ClassVar
 
 
 class DapError(Exception):
-    """Anything of ours. `str(error)` is the detail: what was expected and what came."""
+    """Anything of ours. `str(error)` is the detail: what was expected and what came.
 
+    Attributes:
+        request_id: where a service answered so, the id under which its log knows the request; else None.
+    """
+
+    request_id: str | None = None
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
     slug: ClassVar[str] = "internal"
     title: ClassVar[str] = "Internal error"
@@ -165,6 +171,12 @@ class DeadlineExceeded(Unavailable):
     title = "Out of time"
 
 
+class UnexpectedAnswer(DapError):
+    status = HTTPStatus.BAD_GATEWAY
+    slug = "unexpected-answer"
+    title = "Not an answer of the service"
+
+
 class ModelError(DapError):
     slug = "model-error"
     title = "The model cannot be used"
@@ -227,3 +239,14 @@ class VerificationFailed(ExportError):
 class TrainingError(DapError):
     slug = "training-failed"
     title = "The training cannot go on"
+
+
+def kinds() -> dict[str, type[DapError]]:
+    """Every kind of error by its slug."""
+    found: dict[str, type[DapError]] = {}
+    waiting: list[type[DapError]] = [DapError]
+    while waiting:
+        kind = waiting.pop()
+        found[kind.slug] = kind
+        waiting += kind.__subclasses__()
+    return found

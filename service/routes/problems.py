@@ -1,12 +1,10 @@
 """GET /problems/{slug}: what a problem's type means (RFC 9457 would have the type's URI lead somewhere)."""
 
-from collections.abc import Iterator
-
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from dap.errors import DapError, InvalidParameter
+from dap.errors import InvalidParameter, kinds
 from service.openapi import problem_answer, problem_answers
 from service.problems import type_of
 
@@ -28,13 +26,7 @@ class ProblemKind(BaseModel):
 )
 async def problem_kind(slug: str) -> ProblemKind:
     """Where the `type` of a problem leads."""
-    for error in _tree(DapError):
-        if error.slug == slug:
-            return ProblemKind(type=type_of(error), title=error.title, status=error.status)
-    raise HTTPException(404)
-
-
-def _tree(error: type[DapError]) -> Iterator[type[DapError]]:
-    yield error
-    for child in error.__subclasses__():
-        yield from _tree(child)
+    error = kinds().get(slug)
+    if error is None:
+        raise HTTPException(404)
+    return ProblemKind(type=type_of(error), title=error.title, status=error.status)
