@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar, get_args
+from typing import Generic, TypeVar
 
-from dap.depth import Fill
+from dap.depth import FILLS, Fill
 from dap.errors import InvalidParameter
+from dap.formats.colormaps import COLORMAPS
 
 Value = TypeVar("Value")
 
@@ -16,7 +17,7 @@ class EncodeOptions:
 
     Attributes:
         fill: what float formats of depth hold where nothing is valid: NaN, the range in metres, or zero.
-        colormap: name of the colours of pictures for the eye.
+        colormap: name of the colours of pictures for the eye, one of `dap.formats.colormaps.COLORMAPS`.
     """
 
     fill: Fill = "nan"
@@ -26,10 +27,12 @@ class EncodeOptions:
         """Refuse what is no option.
 
         Raises:
-            InvalidParameter: no such fill.
+            InvalidParameter: no such fill or colormap.
         """
-        if self.fill not in get_args(Fill):
-            raise InvalidParameter(f"fill is one of {', '.join(get_args(Fill))}; got {str(self.fill)[:40]!r}")
+        if self.fill not in FILLS:
+            raise InvalidParameter(f"fill is one of {', '.join(FILLS)}; got {str(self.fill)[:40]!r}")
+        if self.colormap not in COLORMAPS:
+            raise InvalidParameter(f"colormap is one of {', '.join(COLORMAPS)}; got {str(self.colormap)[:40]!r}")
 
 
 DEFAULT_OPTIONS = EncodeOptions()

@@ -1,4 +1,4 @@
-"""NumPy's own format: float32 (H, W), metres along the ray, NaN where not valid (NEP 1, format 1.0)."""
+"""NumPy's own format: float32 (H, W), metres along the ray, NaN or another fill where not valid (NEP 1, format 1.0)."""
 
 import re
 from io import BytesIO
@@ -7,7 +7,9 @@ import numpy as np
 
 from dap.depth import DepthMap
 from dap.errors import BrokenImage, UnsupportedMediaType
-from dap.formats.base import DEFAULT_OPTIONS, EncodeOptions, Format
+from dap.formats.base import DEFAULT_OPTIONS, EncodeOptions, Format, Numbers
+
+MAGIC = b"\x93NUMPY"
 
 # Not numpy's own reader: it takes Python literals, which fail in many ways, and allocates whatever size they claim.
 _HEADER = re.compile(
@@ -18,9 +20,9 @@ _HEADER = re.compile(
 )
 
 
-def encode(depth_map: DepthMap, _options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:
+def encode(depth_map: DepthMap, options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:
     """The depth as .npy."""
-    metres = np.where(depth_map.valid, depth_map.depth, np.float32(np.nan)).astype("<f4", copy=False)
+    metres = depth_map.filled(options.fill).astype("<f4", copy=False)
     header = BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(metres))
     return header.getvalue() + metres.tobytes()
@@ -69,4 +71,5 @@ FORMAT = Format(
     description="NumPy array, float32 metres, NaN = not valid",
     write=encode,
     decode=decode,
+    numbers=Numbers(),
 )

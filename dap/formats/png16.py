@@ -19,9 +19,10 @@ from dap.headers import ImageHeader
 
 INVALID = 0
 
+RANGE_MASKS: dict[str, RangeMask] = {"head": "head", "depth": "depth", "none": "none"}
+
 _SUB_FILTER = 1
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,9})?")
-_RANGE_MASKS: dict[str, RangeMask] = {"head": "head", "depth": "depth", "none": "none"}
 
 
 def encode(depth_map: DepthMap, _options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:
@@ -64,7 +65,7 @@ def decode(data: bytes) -> DepthMap:
         depth=(values / scale).astype(np.float32),
         valid=values != INVALID,
         range=None if known == "none" else positive("Range", known),
-        range_mask=_RANGE_MASKS.get(text.get("Range-Mask", ""), "none"),
+        range_mask=RANGE_MASKS.get(text.get("Range-Mask", ""), "none"),
         model=text.get("Model", ""),
     )
 

@@ -1,10 +1,9 @@
-"""JPEG for the eye: near is warm, far is cool, what is not valid is striped grey; a legend below says the metres.
+"""Pictures for the eye, JPEG and PNG: depth in colours, what is not valid striped grey, a legend in metres below.
 
-Colours run over the logarithm of the depth between its 1st and 99th percentile: a room of 4 m and a square of 80 m both
-use all of them.
+Colours, those of `dap.formats.colormaps`, run over the logarithm of the depth between its 1st and 99th percentile: a
+room of 4 m and a square of 80 m both use all of them.
 """
 
-import functools
 import math
 from io import BytesIO
 
@@ -14,38 +13,36 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dap.depth import MAX_STEPS, STEPS_PER_METRE, DepthMap
 from dap.formats.base import DEFAULT_OPTIONS, EncodeOptions, Format
+from dap.formats.colormaps import colors
 
 QUALITY = 90
 STRIPES_RGB = ((34, 34, 34), (58, 58, 58))
 MIN_HEIGHT_WITH_LEGEND = 128
 
-# Near to far, in the manner of Google's Turbo: even in brightness on both sides of a bright middle.
-_ANCHORS_RGB = (
-    (122, 4, 3),
-    (196, 37, 3),
-    (240, 91, 18),
-    (254, 155, 45),
-    (225, 221, 55),
-    (164, 252, 60),
-    (70, 248, 132),
-    (26, 212, 209),
-    (62, 155, 254),
-    (70, 98, 217),
-    (48, 18, 59),
-)
 _COLORS = 254
 _SMALLEST_SPAN = 1.5
 
 
-def encode(depth_map: DepthMap, _options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:
+def encode(depth_map: DepthMap, options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:
     """The depth as a coloured JPEG of the same size."""
-    near, far = _limits(depth_map)
-    picture = _colored(_indices(depth_map, near, far))
-    if picture.height >= MIN_HEIGHT_WITH_LEGEND:
-        _draw_legend(picture, near, far)
     stream = BytesIO()
-    picture.save(stream, "JPEG", quality=QUALITY)
+    _picture(depth_map, options.colormap).save(stream, "JPEG", quality=QUALITY)
     return stream.getvalue()
+
+
+def encode_png(depth_map: DepthMap, options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:
+    """The same picture as PNG, without loss."""
+    stream = BytesIO()
+    _picture(depth_map, options.colormap).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def _picture(depth_map: DepthMap, colormap: str) -> Image.Image:
+    near, far = _limits(depth_map)
+    picture = _colored(_indices(depth_map, near, far), colormap)
+    if picture.height >= MIN_HEIGHT_WITH_LEGEND:
+        _draw_legend(picture, near, far, colormap)
+    return picture
 
 
 def _limits(depth_map: DepthMap) -> tuple[float, float]:
@@ -67,26 +64,18 @@ def _indices(depth_map: DepthMap, near: float, far: float) -> npt.NDArray[np.uin
     return np.where(depth_map.valid, color_of_steps[depth_map.quantised()], stripes)
 
 
-def _colored(indices: npt.NDArray[np.uint8]) -> Image.Image:
+def _colored(indices: npt.NDArray[np.uint8], colormap: str) -> Image.Image:
     height, width = indices.shape
     image = Image.frombytes("P", (width, height), indices.tobytes())
-    image.putpalette(_palette())
+    image.putpalette(colors(colormap, _COLORS).tobytes() + np.array(STRIPES_RGB, np.uint8).tobytes())
     return image.convert("RGB")
 
 
-@functools.cache
-def _palette() -> bytes:
-    anchors = np.array(_ANCHORS_RGB, np.float64)
-    at = np.linspace(0, len(anchors) - 1, _COLORS)
-    colors = np.stack([np.interp(at, range(len(anchors)), channel) for channel in anchors.T], axis=-1)
-    return np.concatenate([np.rint(colors), STRIPES_RGB]).astype(np.uint8).tobytes()
-
-
-def _draw_legend(picture: Image.Image, near: float, far: float) -> None:
+def _draw_legend(picture: Image.Image, near: float, far: float, colormap: str) -> None:
     """A bar of all the colours over the lowest rows, where the tripod stands, with round metres beneath."""
     width, height = picture.size
     letters = max(10, height // 36)
-    bar = _colored(np.tile(np.linspace(0, _COLORS - 1, width).astype(np.uint8), (letters // 2, 1)))
+    bar = _colored(np.tile(np.linspace(0, _COLORS - 1, width).astype(np.uint8), (letters // 2, 1)), colormap)
     top = height - 2 * letters
     draw = ImageDraw.Draw(picture)
     draw.rectangle((0, top, width, height), fill=(0, 0, 0))
@@ -106,10 +95,18 @@ def _round_metres(near: float, far: float) -> list[float]:
     return fitting or [float(f"{math.sqrt(near * far):.2g}")]
 
 
-FORMAT = Format(
+JPEG = Format(
     name="jpeg",
     media_type="image/jpeg",
     extension=".jpg",
     description="coloured JPEG with a legend in metres, for the eye",
     write=encode,
+)
+
+PNG = Format(
+    name="png-preview",
+    media_type="image/png",
+    extension=".preview.png",
+    description="the same picture as PNG",
+    write=encode_png,
 )

@@ -15,6 +15,7 @@ def describe(depth_map: DepthMap) -> dict[str, object]:
         "range": depth_map.range,
         "range_mask": depth_map.range_mask,
         "unit": "metre",
+        "scale_factor": round(depth_map.scale_factor, 6),
         "width": width,
         "height": height,
         "valid_share": round(found.valid_share, 6),

@@ -13,11 +13,12 @@ def test_the_document_holds_what_the_map_holds() -> None:
     depth = np.full((6, 12), 2.0, np.float32)
     valid = np.ones((6, 12), np.bool_)
     valid[3:] = False
-    source = DepthMap(depth, valid, range=20.0, range_mask="depth", model="dap-official-l")
+    source = DepthMap(depth, valid, range=20.0, range_mask="depth", model="dap-official-l", scale_factor=1.25)
     document = json.loads(statistics.encode(source))
     bands = document.pop("bands")
     assert document == {
-        "model": "dap-official-l", "range": 20.0, "range_mask": "depth", "unit": "metre", "width": 12, "height": 6,
+        "model": "dap-official-l", "range": 20.0, "range_mask": "depth", "unit": "metre", "scale_factor": 1.25,
+        "width": 12, "height": 6,
         "valid_share": pytest.approx(0.5), "min": 2.0, "max": 2.0, "mean": 2.0, "median": 2.0,
         "percentiles": {"1": 2.0, "5": 2.0, "25": 2.0, "50": 2.0, "75": 2.0, "95": 2.0, "99": 2.0},
     }  # fmt: skip
