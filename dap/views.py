@@ -102,8 +102,8 @@ def views(
     Raises:
         InvalidParameter: a parameter is not within its limits.
     """
+    pixel_count(layout, count, size, fov_deg)
     names, cameras = _cameras(layout, count)
-    _check(len(cameras), size, fov_deg)
     height, width = size
     focal = width / 2 / np.tan(np.radians(fov_deg) / 2)
     depth = np.empty((len(cameras), *size), np.float32)
@@ -136,14 +136,25 @@ def views(
     )
 
 
-def _check(count: int, size: tuple[int, int], fov_deg: float) -> None:
+def pixel_count(layout: Layout, count: int, size: tuple[int, int], fov_deg: float) -> int:
+    """How many pixels all views together have, of parameters that `views` would take.
+
+    Raises:
+        InvalidParameter: it would not.
+    """
+    if layout == "horizon" and not 1 <= count <= MAX_COUNT:
+        raise InvalidParameter(f"there are 1 to {MAX_COUNT} views around the horizon; got {count}")
     if not FOV_LIMITS_DEG[0] <= fov_deg <= FOV_LIMITS_DEG[1]:
         raise InvalidParameter("a view sees {:g} to {:g} degrees; got {:g}".format(*FOV_LIMITS_DEG, fov_deg))
     height, width = size
     if not all(SIDE_LIMITS[0] <= side <= SIDE_LIMITS[1] for side in size):
         raise InvalidParameter("a side of a view has {} to {} pixels; got {}x{}".format(*SIDE_LIMITS, width, height))
-    if count * height * width > MAX_PIXELS:
-        raise InvalidParameter(f"all views together have {MAX_PIXELS} pixels at most; got {count} of {width}x{height}")
+    cameras = {"cube": 6, "horizon": count, "icosahedron": 12}[layout]
+    if cameras * height * width > MAX_PIXELS:
+        raise InvalidParameter(
+            f"all views together have {MAX_PIXELS} pixels at most; got {cameras} of {width}x{height}"
+        )
+    return cameras * height * width
 
 
 def _cameras(layout: Layout, count: int) -> tuple[tuple[str, ...], npt.NDArray[np.float64]]:
@@ -152,8 +163,6 @@ def _cameras(layout: Layout, count: int) -> tuple[tuple[str, ...], npt.NDArray[n
         cameras = sphere.icosahedral_cameras()
         return _numbers(len(cameras)), cameras
     if layout == "horizon":
-        if not 1 <= count <= MAX_COUNT:
-            raise InvalidParameter(f"there are 1 to {MAX_COUNT} views around the horizon; got {count}")
         return _numbers(count), _around(count)
     # Looking up, the top of the picture is towards the back; looking down, towards the front.
     up = np.array([[0, 0, -1], [0, 1, 0], [1, 0, 0]])
