@@ -50,6 +50,7 @@ class Engine(Protocol):
         Raises:
             EngineError: the run failed, or gave NaN or infinity.
             OutOfMemory: the device has no room for this batch; a smaller one may fit.
+            DeviceLost: nothing will run here before the process starts anew.
         """
         ...
 

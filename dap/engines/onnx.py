@@ -1,7 +1,6 @@
 """The engine `onnx`: exported graphs in ONNX Runtime, on the CPU or on a CUDA device."""
 
 import logging
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -13,7 +12,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from dap.engines.base import Inference, check_finite, check_panoramas, parse_device
 from dap.engines.cores import available_cores
-from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid, OutOfMemory
+from dap.engines.failures import as_engine_error
+from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid
 from dap.graph import GraphMetadata, read_graph_metadata
 from dap.models import Model
 
@@ -35,7 +35,6 @@ _FAILURES = (
     RuntimeError,
     ValueError,
 )
-_NO_ROOM = re.compile(r"failed to allocate memory|bad.?alloc|out of memory|ALLOC_FAILED", re.IGNORECASE)
 
 
 class OnnxEngine:
@@ -82,9 +81,7 @@ class OnnxEngine:
         try:
             inference = self._infer(self._session, np.ascontiguousarray(panoramas))
         except (*_FAILURES, MemoryError) as error:
-            if isinstance(error, MemoryError) or _NO_ROOM.search(str(error)):
-                raise OutOfMemory(f"No room on {self.device} for a batch of {len(panoramas)}.") from error
-            raise EngineError(f"ONNX Runtime failed on a batch of {len(panoramas)}.") from error
+            raise as_engine_error(error, "ONNX Runtime", self.device, len(panoramas)) from error
         return check_finite(inference)
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:

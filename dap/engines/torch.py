@@ -12,7 +12,8 @@ import torch
 from dap.engines import Precision
 from dap.engines.base import Inference, check_finite, check_panoramas, parse_device
 from dap.engines.cores import available_cores
-from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid, OutOfMemory
+from dap.engines.failures import as_engine_error
+from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid
 from dap.model.checkpoints import load_network
 from dap.model.dap import PixelNetwork
 from dap.models import Model
@@ -71,10 +72,8 @@ class TorchEngine:
                 pixels = torch.from_numpy(np.require(panoramas, requirements=["C", "W"])).to(self._device)
                 depth, in_range = self._network(pixels)
                 return check_finite(Inference(depth.float().cpu().numpy(), in_range.float().cpu().numpy()))
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-                raise OutOfMemory(f"No room on {self.device} for a batch of {len(panoramas)}.") from error
-            raise EngineError(f"torch failed on a batch of {len(panoramas)}.") from error
+        except (RuntimeError, MemoryError) as error:
+            raise as_engine_error(error, "torch", self.device, len(panoramas)) from error
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         """Run each batch size once."""
