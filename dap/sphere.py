@@ -38,9 +38,9 @@ def latitudes(height: int) -> npt.NDArray[np.float64]:
 
 def directions(longitude: npt.ArrayLike, latitude: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Unit vectors, float64 (..., 3), frame ros, of angles in radians that broadcast against each other."""
-    longitude, latitude = np.broadcast_arrays(longitude, latitude)
     horizontal = np.cos(latitude)
-    return np.stack([horizontal * np.cos(longitude), -horizontal * np.sin(longitude), np.sin(latitude)], axis=-1)
+    axes = horizontal * np.cos(longitude), -horizontal * np.sin(longitude), np.sin(latitude)
+    return np.stack(np.broadcast_arrays(*axes), axis=-1)
 
 
 def rays(height: int, width: int) -> npt.NDArray[np.float32]:

@@ -7,9 +7,9 @@ more takes the array.
 from io import BytesIO
 
 import numpy as np
-from PIL import Image, PngImagePlugin
 
 from dap import sphere
+from dap.formats import png
 from dap.formats.base import DEFAULT_OPTIONS, EncodeOptions, Format, registry
 from dap.normals import NormalMap
 
@@ -21,14 +21,13 @@ def encode_png(normal_map: NormalMap, _options: EncodeOptions = DEFAULT_OPTIONS)
     """RGB PNG of 8 bits: (normal + 1) / 2 * 255, x as red; 0 0 0 where not valid. Text chunks say so, and the frame."""
     steps = np.rint((normal_map.normals + 1) * np.float32(127.5)).astype(np.uint8)
     steps[~normal_map.valid] = INVALID_RGB
-    text = PngImagePlugin.PngInfo()
-    text.add_text("Normal", "(value / 255) * 2 - 1")
-    text.add_text("Invalid", "0 0 0")
-    text.add_text("Frame", f"{normal_map.frame}: {sphere.AXES[normal_map.frame]}")
-    text.add_text("Model", normal_map.model.encode("latin-1", "replace").decode("latin-1"))
-    stream = BytesIO()
-    Image.fromarray(steps).save(stream, "PNG", compress_level=1, pnginfo=text)
-    return stream.getvalue()
+    text = {
+        "Normal": "(value / 255) * 2 - 1",
+        "Invalid": "0 0 0",
+        "Frame": f"{normal_map.frame}: {sphere.AXES[normal_map.frame]}",
+        "Model": normal_map.model,
+    }
+    return png.encode(steps, text)
 
 
 def encode_npy(normal_map: NormalMap, _options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:

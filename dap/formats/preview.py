@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from dap.depth import MAX_STEPS, STEPS_PER_METRE, DepthMap
+from dap.formats import png
 from dap.formats.base import DEFAULT_OPTIONS, EncodeOptions, Format
 from dap.formats.colormaps import colors
 
@@ -32,9 +33,7 @@ def encode(depth_map: DepthMap, options: EncodeOptions = DEFAULT_OPTIONS) -> byt
 
 def encode_png(depth_map: DepthMap, options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:
     """The same picture as PNG, without loss."""
-    stream = BytesIO()
-    _picture(depth_map, options.colormap).save(stream, "PNG", compress_level=1)
-    return stream.getvalue()
+    return png.encode(np.asarray(_picture(depth_map, options.colormap)))
 
 
 def _picture(depth_map: DepthMap, colormap: str) -> Image.Image:
