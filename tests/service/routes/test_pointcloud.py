@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 from plyfile import PlyData
 
+from dap.formats.clouds import CLOUD_FORMATS
+
 AXES = {"ros": (1, 0, 0), "opengl": (0, 0, -1), "opencv": (0, 0, 1)}
 
 
@@ -80,12 +82,55 @@ async def test_a_larger_depth_map_gives_more_points(client, panorama) -> None:
     assert sizes == [32 * 64, 64 * 128, 128 * 256]
 
 
+def split_room() -> bytes:
+    """10 m in the middle half of the picture, 40 m around it, as the red engine sees it."""
+    pixels = np.full((32, 64, 3), 80, np.uint8)
+    pixels[:, 16:48, 0] = 20
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+async def test_max_edge_leaves_out_what_is_at_depth_edges(client) -> None:
+    whole, _ = cloud((await client.post("/pointcloud?sampling=erp", content=split_room())).content)
+    clean, _ = cloud((await client.post("/pointcloud?sampling=erp&max_edge=0.1", content=split_room())).content)
+    assert len(whole) == 32 * 64
+    assert 0.5 * len(whole) < len(clean) < len(whole)
+
+
+async def test_normals_look_at_the_camera_in_the_axes_of_the_points(client, panorama) -> None:
+    for frame in AXES:
+        answer = await client.post(f"/pointcloud?normals=true&frame={frame}", content=panorama(red=80))
+        assert answer.headers["x-frame"] == frame
+        vertices = PlyData.read(io.BytesIO(answer.content))["vertex"]
+        normals = np.stack([vertices[name] for name in ("nx", "ny", "nz")], 1)
+        points, _ = cloud(answer.content)
+        assert len(points) > 1000
+        assert (normals * points).sum(axis=1) / 40 == pytest.approx(-1, abs=0.02)  # the engine's world is a sphere
+
+
+async def test_a_nadir_mask_takes_what_is_below_the_camera(client, panorama) -> None:
+    points, _ = cloud((await client.post("/pointcloud?nadir_mask=30", content=panorama())).content)
+    steepest = np.degrees(np.arcsin(points[:, 2] / np.linalg.norm(points, axis=1))).min()
+    assert -60 - 180 / 32 < steepest < -60 + 180 / 32
+
+
+async def test_every_format_is_given_under_its_own_media_type(client, panorama) -> None:
+    for name, form in CLOUD_FORMATS.items():
+        answer = await client.post(f"/pointcloud?format={name}&max_points=200", content=panorama())
+        assert (answer.status_code, answer.headers["content-type"]) == (200, form.media_type)
+        assert len(answer.content) > 200
+
+
 async def test_the_same_input_gives_the_same_cloud(client, panorama) -> None:
     first, second = [(await client.post("/pointcloud", content=panorama())).content for _ in range(2)]
     assert first == second
 
 
-@pytest.mark.parametrize("query", ["frame=nasa", "sampling=random", "max_points=0", "max_points=many", "format=las"])
+@pytest.mark.parametrize(
+    "query",
+    ["frame=nasa", "sampling=random", "max_points=0", "max_points=many", "max_edge=0", "normals=maybe", "format=stl"],
+)
 async def test_a_bad_parameter_is_422(client, engine, panorama, query: str) -> None:
     answer = await client.post(f"/pointcloud?{query}", content=panorama())
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/invalid-parameter")
