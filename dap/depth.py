@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dap import sphere
 from dap.errors import InvalidParameter
-from dap.upsampling import bilinear, enlarge, guided
+from dap.upsampling import bilinear, enlarge, guided, nearest
 
 Range = Literal[10, 20, 50, 100] | None
 RANGES: tuple[float, ...] = (10.0, 20.0, 50.0, 100.0)
@@ -124,22 +124,18 @@ class DepthMap:
             raise InvalidParameter(f"upsample is one of {', '.join(UPSAMPLES)}; got {upsample}")
         if upsample == "guided" and guide is None:
             raise InvalidParameter("upsample=guided expects the panorama's colours; there are none")
-        height, width = size
         if size == self.size:
             return self
-        smaller = height < self.size[0] or width < self.size[1]
-        rows, columns = _nearest(self.size[0], height), _nearest(self.size[1], width)
-        nearest_valid = self.valid.take(columns, axis=1).take(rows, axis=0)
-        if smaller or upsample == "nearest":
-            in_range = None if self.in_range is None else self.in_range.take(columns, axis=2).take(rows, axis=1)
-            return replace(
-                self, depth=self.depth.take(columns, axis=1).take(rows, axis=0), valid=nearest_valid, in_range=in_range
-            )
+        valid = nearest(self.valid, size)
+        if size[0] < self.size[0] or size[1] < self.size[1] or upsample == "nearest":
+            in_range = None if self.in_range is None else nearest(self.in_range, size)
+            return replace(self, depth=nearest(self.depth, size), valid=valid, in_range=in_range)
         in_range = None if self.in_range is None else np.stack([enlarge(channel, size) for channel in self.in_range])
         if guide is not None and upsample == "guided":
             depth, valid = guided(self.depth, self.valid, guide, size)
-            return replace(self, depth=depth, valid=valid, in_range=in_range)
-        return replace(self, depth=bilinear(self.depth, self.valid, size), valid=nearest_valid, in_range=in_range)
+        else:
+            depth = bilinear(self.depth, self.valid, size)
+        return replace(self, depth=depth, valid=valid, in_range=in_range)
 
     def without_nadir(self, degrees: float) -> "DepthMap":
         """The same map without what is less than `degrees` from straight down: the operator and the tripod."""
@@ -283,7 +279,3 @@ def _quantile(histogram: npt.NDArray[np.float64], share: float) -> float | None:
     if reached[-1] == 0:
         return None
     return float(np.searchsorted(reached, share * reached[-1])) / STEPS_PER_METRE
-
-
-def _nearest(source: int, target: int) -> npt.NDArray[np.intp]:
-    return (2 * np.arange(target) + 1) * source // (2 * target)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from dap.errors import InvalidParameter
 from dap.floor import floor_distance
 from dap.seam import Output, blend, half_turn
 from dap.sphere import latitudes
+from dap.upsampling import nearest
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,10 @@ def finish(
         keep_in_range=options.keep_in_range,
         scale_factor=factor,
     )
+    # Masked before, so that nothing of the tripod mixes in, and after, since validity may follow colours over an edge.
     sized = depth_map.without_nadir(options.nadir_mask).resize(size, options.upsample, guide)
+    if covered is not None:
+        sized = replace(sized, valid=sized.valid & nearest(covered, size))
     return sized.without_nadir(options.nadir_mask)
 
 

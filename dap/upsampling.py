@@ -1,10 +1,11 @@
-"""Depth at the size of the photo: bilinear, or guided by the photo's colours.
+"""Depth at the size of the photo: nearest, bilinear, or guided by the photo's colours.
 
-Both go round the circle of longitude, and neither mixes valid depth with invalid.
+All go round the circle of longitude, and none mixes valid depth with invalid.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,10 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 Size = tuple[int, int]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
-COLOUR_SIGMA = 12.0
-FLOOR = 1e-4
+COLOUR_SIGMA = 12.0  # of 255 in each channel
+LEAST_LIKENESS = 1e-4  # a colour like none around it has the mean of all around it
 PIXELS_AT_ONCE = 1 << 16  # so that a block is still in the cache when its next step comes
 
 
@@ -28,6 +30,15 @@ class _Pairs:
     first: Indices
     second: Indices
     share: Floats
+
+
+def nearest(values: npt.NDArray[Scalar], size: Size) -> npt.NDArray[Scalar]:
+    """(..., h, w) of (..., H, W), larger or smaller: each new pixel is the old one that its centre lies in."""
+    rows, columns = (
+        (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(values.shape[-2:], size, strict=True)
+    )
+    resized: npt.NDArray[Scalar] = values.take(columns, axis=-1).take(rows, axis=-2)
+    return resized
 
 
 def enlarge(values: Floats, size: Size) -> Floats:
@@ -74,48 +85,72 @@ def bilinear(depth: Floats, valid: Mask, size: Size) -> Floats:
     return larger
 
 
-def guided(
-    depth: Floats, valid: npt.NDArray[np.bool_], guide: npt.NDArray[np.uint8], size: tuple[int, int]
-) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Depth and validity with (h, w) pixels, whose edges follow the colours of the guide.
+def guided(depth: Floats, valid: Mask, guide: npt.NDArray[np.uint8], size: Size) -> tuple[Floats, Mask]:
+    """Depth and validity with (h, w) pixels, whose edges are those of the picture.
 
-    Longitude is a circle. A pixel is valid where the greater part of its weight is; its depth is then the mean of the
-    valid neighbours alone.
+    Joint bilateral upsampling (Kopf, Cohen, Lischinski, Uyttendaele, SIGGRAPH 2007, section 3): each new pixel is the
+    mean of the 3 x 3 old ones around it, weighted by how near (a quadratic B-spline, which is smooth and ends there)
+    and by how alike in colour. It is valid where the greater part of that weight is, and its depth is then the mean
+    of the valid ones alone.
 
     Args:
         depth: float32 (H, W), metres; anything where not valid.
         valid: bool (H, W).
-        guide: uint8 (h', w', 3), the panorama; another size than (h, w) is resized first.
+        guide: uint8 (h', w', 3), the panorama at any size, best (h, w).
         size: (h, w), not smaller than (H, W) in either direction.
 
     Returns:
-        float32 (h, w) and bool (h, w); depth is 0 where nothing valid is near.
+        float32 (h, w), 0 where nothing around is valid; and bool (h, w).
     """
-    height, width = size
-    fine = resize_pixels(guide, size)
-    coarse = resize_pixels(guide, depth.shape).astype(np.float32)
+    height, width = depth.shape
+    fine = guide if guide.shape[:2] == size else resize_pixels(guide, size)
+    coarse = np.moveaxis(resize_pixels(guide, (height, width)), -1, 0).astype(np.float32, order="C")
     known = np.where(valid, depth, np.float32(0))
-    upsampled, voted = np.empty(size, np.float32), np.empty(size, np.bool_)
-    rows, down = _taps(depth.shape[0], height)
-    columns, across = _taps(depth.shape[1], width)
-    rows = np.clip(rows, 0, depth.shape[0] - 1)
-    columns %= depth.shape[1]
-    for block in _blocks_of_rows(size):
-        colours = fine[block].astype(np.float32)
-        total, kept, metres = (np.zeros(colours.shape[:2], np.float32) for _ in range(3))
+    middle, down = _spline(height, size[0])
+    centre, across = _spline(width, size[1])
+    columns = [(centre + j) % width for j in (-1, 0, 1)]
+    larger, voted = np.empty(size, np.float32), np.empty(size, np.bool_)
+    starts = np.searchsorted(middle, np.arange(height + 1))
+    for row in range(height):
+        block = slice(starts[row], starts[row + 1])  # the new rows in it have the same nine pixels around them
+        colours = np.moveaxis(fine[block], -1, 0).astype(np.float32, order="C")
+        total, kept, metres = np.zeros_like(colours)
         for i in range(3):
+            line = min(max(row + i - 1, 0), height - 1)
             for j in range(3):
-                tap = rows[i, block, None], columns[j]
-                weight = _alike(colours, coarse[tap]) * (down[i, block, None] * across[j])
+                weight = _likeness(colours, coarse[:, line].take(columns[j], axis=1))
+                weight *= across[j]
+                weight *= down[i, block, None]
                 total += weight
-                weight *= valid[tap]
+                weight *= valid[line].take(columns[j])
                 kept += weight
-                weight *= known[tap]
+                weight *= known[line].take(columns[j])
                 metres += weight
-        np.divide(metres, kept, out=upsampled[block], where=kept > 0)
-        upsampled[block][kept <= 0] = 0
-        np.greater(kept * 2, total, out=voted[block])
-    return upsampled, voted
+        larger[block] = metres / np.maximum(kept, np.finfo(np.float32).tiny)
+        voted[block] = 2 * kept > total
+    return larger, voted
+
+
+def _spline(source: int, target: int) -> tuple[Indices, Floats]:
+    """Of each new pixel along one axis the old one nearest to it, and the weights (3, n) of that and those beside."""
+    place = (np.arange(target) + 0.5) * (source / target) - 0.5
+    nearest = np.floor(place + 0.5)
+    offset = place - nearest
+    weights = np.stack([(0.5 - offset) ** 2 / 2, 0.75 - offset**2, (0.5 + offset) ** 2 / 2])
+    return nearest.astype(np.intp), weights.astype(np.float32)
+
+
+def _likeness(colours: Floats, others: Floats) -> Floats:
+    """How alike colours (3, k, w) are to others (3, w), float32 (k, w): 1 where they are the same."""
+    distance = np.zeros(colours.shape[1:], np.float32)
+    for channel, other in zip(colours, others, strict=True):
+        difference = channel - other
+        difference *= difference
+        distance += difference
+    distance *= np.float32(-0.5 / COLOUR_SIGMA**2)
+    likeness: Floats = np.exp(distance, out=distance)
+    likeness += np.float32(LEAST_LIKENESS)
+    return likeness
 
 
 def _edges(valid: Mask) -> Mask:
@@ -153,21 +188,3 @@ def _blocks_of_rows(shape: tuple[int, ...]) -> Iterator[slice]:
     height, width = shape
     rows = max(1, PIXELS_AT_ONCE // width)
     return (slice(top, min(height, top + rows)) for top in range(0, height, rows))
-
-
-def _taps(source: int, target: int) -> tuple[npt.NDArray[np.intp], Floats]:
-    """Indices (3, target) of the nearest old pixel and those beside it, not yet within bounds, and their weights."""
-    place = (np.arange(target) + 0.5) * (source / target) - 0.5
-    nearest = np.floor(place + 0.5)
-    offset = place - nearest
-    weights = np.stack([(0.5 - offset) ** 2 / 2, 0.75 - offset**2, (0.5 + offset) ** 2 / 2])
-    return nearest.astype(np.intp) + np.array([[-1], [0], [1]]), weights.astype(np.float32)
-
-
-def _alike(colours: Floats, others: Floats) -> Floats:
-    """1 where the colours are the same, towards 0 as they differ."""
-    distance = np.zeros(colours.shape[:2], np.float32)
-    for channel in range(3):
-        distance += np.square(colours[..., channel] - others[..., channel])
-    distance *= np.float32(-0.5 / COLOUR_SIGMA**2)
-    return np.exp(distance, out=distance) + np.float32(FLOOR)
