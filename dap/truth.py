@@ -76,10 +76,10 @@ def decode(file: TruthFile) -> npt.NDArray[np.float32]:
     """
     if file.kind == "png":
         numbers = png16.read_numbers(headers.read(file.data))
-        return np.where(numbers == MAX_STEPS, np.float32(0), numbers.astype(np.float32) / np.float32(file.scale))
+        values: npt.NDArray[np.float32] = numbers.astype(np.float32) / np.float32(file.scale)
+        return np.where(numbers == MAX_STEPS, np.float32(0), values)
     depth_map = npy.decode(file.data) if file.kind == "npy" else exr.decode(file.data)
-    metres = np.where(depth_map.valid, depth_map.depth, np.float32(0))
-    return metres if file.scale == 1 else metres / np.float32(file.scale)
+    return depth_map.filled("zero") / np.float32(file.scale)
 
 
 def _read(data: bytes, scale: float | None, limits: Limits) -> TruthFile:

@@ -54,6 +54,7 @@ PANORAMA_ERRORS: tuple[type[DapError], ...] = (
     OutOfMemory,
     DeadlineExceeded,
 )
+_PANORAMA = f"An equirectangular panorama, 2:1 or placed on the sphere by GPano data: {', '.join(MEDIA_TYPES)}"
 _ANSWER_HEADERS = {
     "X-Model": "Name of the model.",
     "X-Range": "The range asked for in metres, or `none`.",
@@ -71,24 +72,28 @@ _RETRY_AFTER = {"Retry-After": "Seconds until it is worth coming back."}
 def panorama_body() -> dict[str, Any]:
     """The body of a request that is a panorama."""
     image = {"schema": {"type": "string", "format": "binary"}}
-    form = {
-        "schema": {
-            "type": "object",
-            "properties": {"image": {"type": "string", "format": "binary"}},
-            "required": ["image"],
-            "additionalProperties": False,
-        }
-    }
-    kinds = ", ".join(MEDIA_TYPES)
     return {
         "requestBody": {
             "required": True,
-            "description": f"An equirectangular panorama, 2:1 or placed on the sphere by GPano data: {kinds}.",
+            "description": f"{_PANORAMA}.",
             "content": {
                 **dict.fromkeys(MEDIA_TYPES.values(), image),
                 "application/octet-stream": image,
-                "multipart/form-data": form,
+                "multipart/form-data": _form("image"),
             },
+        }
+    }
+
+
+def pair_body() -> dict[str, Any]:
+    """The body of a request that is a panorama and its true depth."""
+    return {
+        "requestBody": {
+            "required": True,
+            "description": f"`image`: {_PANORAMA}. `truth`: its depth in metres along the ray, 2:1, at any size: "
+            "16-bit grey PNG that says its `Scale` or comes with truth_scale, .npy of floats, or OpenEXR. 0, negative "
+            "numbers, what is not finite, and 65535 in a PNG are no truth.",
+            "content": {"multipart/form-data": _form("image", "truth")},
         }
     }
 
@@ -162,6 +167,18 @@ def _example(kind: type[DapError]) -> dict[str, Any]:
         detail="What was expected and what came.",
         request_id="0123456789abcdef0123456789abcdef",
     ).model_dump()
+
+
+def _form(*files: str) -> dict[str, Any]:
+    """A multipart form of these files and nothing else."""
+    return {
+        "schema": {
+            "type": "object",
+            "properties": {name: {"type": "string", "format": "binary"} for name in files},
+            "required": list(files),
+            "additionalProperties": False,
+        }
+    }
 
 
 def _headers(described: Mapping[str, str], *, required: bool) -> dict[str, Any]:

@@ -56,19 +56,13 @@ def frame_field(of: str) -> Any:
     )
 
 
-class PanoramaQuery(BaseModel):
-    """What may be asked of any panorama. A parameter that does not exist is an error: it may be a misspelt one."""
+class PredictionQuery(BaseModel):
+    """What may be asked of any prediction. A parameter that does not exist is an error: it may be a misspelt one."""
 
     model_config = ConfigDict(extra="forbid")
 
     range: Literal["10", "20", "50", "100", "none"] = Field(
         default="100", description="Metres within which depth is valid; `none` for no range mask.", examples=["20"]
-    )
-    size: SizeParameter = Field(
-        default="input",
-        description="Pixels of the depth map: `model`, as the network gives it; `input`, as many as the panorama "
-        "that is sent; or `WxH` with W = 2 H.",
-        examples=["input", "model", "2048x1024"],
     )
     seam: Seam = Field(
         default="none",
@@ -82,13 +76,6 @@ class PanoramaQuery(BaseModel):
         "`bilinear`: smooth; `guided`: with the edges of the photograph. None mixes valid with invalid.",
         examples=["guided"],
     )
-    nadir_mask: float = Field(
-        default=0.0,
-        ge=0,
-        le=90,
-        description="Degrees around straight down that are not valid: the operator and the tripod.",
-        examples=[15],
-    )
     camera_height: float | None = Field(
         default=None,
         gt=0,
@@ -96,6 +83,28 @@ class PanoramaQuery(BaseModel):
         description="Metres of the camera above the floor, where known: the floor that is seen below the camera then "
         "fixes the metric scale. The factor is in X-Scale-Factor; where no floor is found the answer is 422.",
         examples=[1.6],
+    )
+
+    @property
+    def range_m(self) -> float | None:
+        return None if self.range == "none" else float(self.range)
+
+
+class PanoramaQuery(PredictionQuery):
+    """What may be asked of any panorama that is answered with something of its own depth map."""
+
+    size: SizeParameter = Field(
+        default="input",
+        description="Pixels of the depth map: `model`, as the network gives it; `input`, as many as the panorama "
+        "that is sent; or `WxH` with W = 2 H.",
+        examples=["input", "model", "2048x1024"],
+    )
+    nadir_mask: float = Field(
+        default=0.0,
+        ge=0,
+        le=90,
+        description="Degrees around straight down that are not valid: the operator and the tripod.",
+        examples=[15],
     )
 
     def options(self, *, keep_in_range: bool = False) -> DepthOptions:
@@ -108,10 +117,6 @@ class PanoramaQuery(BaseModel):
             camera_height=self.camera_height,
             keep_in_range=keep_in_range,
         )
-
-    @property
-    def range_m(self) -> float | None:
-        return None if self.range == "none" else float(self.range)
 
     def output_size(self, model_size: PixelSize, input_size: PixelSize) -> PixelSize:
         """(h, w) of the depth map asked for."""

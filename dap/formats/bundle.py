@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import count
 
+ZIP, MULTIPART = "application/zip", "multipart/mixed"
+
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 # Pictures are compressed already, and deflate takes a sixth off floats for 30 times the time of storing them.
 _DEFLATED = frozenset({"application/json"})
@@ -55,3 +57,10 @@ def multipart_of(parts: Sequence[Part]) -> tuple[bytes, str]:
         )
         pieces += [head.encode(), part.body, b"\r\n"]
     return b"".join([*pieces, f"--{boundary}--\r\n".encode()]), f"multipart/mixed; boundary={boundary}"
+
+
+def bundle_of(parts: Sequence[Part], *, as_multipart: bool) -> tuple[bytes, str]:
+    """One part as it is, several as a zip or as the parts of a multipart body: (body, media type)."""
+    if len(parts) == 1:
+        return parts[0].body, parts[0].media_type
+    return multipart_of(parts) if as_multipart else (zip_of(parts), ZIP)

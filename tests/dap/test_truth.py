@@ -69,7 +69,7 @@ class TestPng:
         np.testing.assert_array_equal(read(png16.FORMAT.encode(depth_map)), METRES)
 
     def test_a_file_that_does_not_say_its_scale_is_refused_and_told_what_to_give(self) -> None:
-        with pytest.raises(InvalidParameter, match="does not say its scale: give .* truth_scale"):
+        with pytest.raises(InvalidParameter, match=r"does not say its scale: give .* truth_scale"):
             truth.read_header(png((METRES * 512).astype(np.uint16)))
 
     def test_the_end_of_16_bits_is_no_depth(self) -> None:
