@@ -7,14 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from service import openapi, problems
-from service.cors import cors
-from service.keys import Access, RequireKey
 from service.middleware import AccessLog, Admission, BodyLimit, RequestHeaders
 from service.pipeline import Pipeline
-from service.ports import ProbePort
 from service.responses import Unsent
 from service.routes import depth, evaluate, health, metrics, models, normals, pages, pointcloud, views
 from service.routes import problems as problem_kinds
@@ -45,10 +41,9 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         engine_factory: makes the engine of the model that the settings name; called in a thread of its own.
 
     Raises:
-        InvalidParameter: the environment asks for traces (`OTEL_...`) that cannot be sent; a key cannot be one.
+        InvalidParameter: the environment asks for traces (`OTEL_...`) that cannot be sent.
     """
     settings = settings or Settings()
-    access = Access.of(settings)
     tracer = open_tracer(os.environ)
     telemetry = Telemetry(tracer)
     serving = Serving(settings, telemetry, engine_factory)
@@ -79,22 +74,9 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         app.include_router(module.router)
     # The last one added is the first that a request passes.
     app.add_middleware(
-        BodyLimit,
-        max_bytes=settings.max_body_bytes,
-        max_bytes_in_progress=settings.max_bytes_in_progress,
-        stall_s=settings.upload_stall_s,
-        bytes_per_s=settings.upload_bytes_per_s,
+        BodyLimit, max_bytes=settings.max_body_bytes, max_bytes_in_progress=settings.max_bytes_in_progress
     )
-    app.add_middleware(
-        Admission,
-        max_requests=settings.max_requests,
-        require_room=serving.require_room,
-        retry_after_s=lambda: serving.wait_s,
-    )
-    app.add_middleware(RequireKey, access=access, probe_port=settings.probe_port)
-    app.add_middleware(ProbePort, port=settings.probe_port)
-    if settings.cors_origins:
-        app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
+    app.add_middleware(Admission, max_requests=settings.max_requests, retry_after_s=lambda: serving.wait_s)
     app.add_middleware(AccessLog, telemetry=telemetry)
     app.add_middleware(tracer.requests)
     app.add_middleware(RequestHeaders)
