@@ -12,6 +12,9 @@ ZIP, because every reader has it: ZSTD, half the time and two thirds of the size
 Sources: "Technical Introduction to OpenEXR" (channel names), ASWF, "Standard OpenEXR Attributes".
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from typing import Any, Literal
@@ -72,23 +75,24 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> DepthMap:
         BrokenImage: truncated or corrupt.
         TooManyPixels: more than the limit, or more than twice as many samples; told from the header.
     """
-    header = _header(data)
-    size, name = _checked_size(header, limits), _depth_name(header)
-    _, pixels = _read(data, header_only=False)
-    if any(channel.shape != size for channel in pixels.values()) or name not in pixels:
+    header = _read_header(data, limits)
+    name = header.depth_name()
+    pixels = _read_pixels(data)
+    if any(channel.shape != header.size for channel in pixels.values()) or name not in pixels:
         raise BrokenImage("the OpenEXR file is truncated or corrupt: it has not the pixels that its header says")
     metres = pixels[name].astype(np.float32)
     valid = np.isfinite(metres) & (metres > 0)
     if VALID in pixels:
         valid &= pixels[VALID] > 0.5
-    model, mask, scale_factor = header.get("model"), header.get("rangeMask"), _positive(header.get("scaleFactor"))
+    said = header.attributes
+    model, mask = said.get("model"), said.get("rangeMask")
     return DepthMap(
         depth=np.where(valid, metres, np.float32(0)),
         valid=valid,
-        range=_positive(header.get("range")),
+        range=_positive(said.get("range")),
         range_mask=RANGE_MASKS.get(mask, "none") if isinstance(mask, str) else "none",
         model=model if isinstance(model, str) else "",
-        scale_factor=scale_factor or 1.0,
+        scale_factor=_positive(said.get("scaleFactor")) or 1.0,
     )
 
 
@@ -98,53 +102,69 @@ def read_size(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
     Raises:
         InputError: as `decode` says.
     """
-    return _checked_size(_header(data), limits)
+    return _read_header(data, limits).size
 
 
-def _header(data: bytes) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Header:
+    size: tuple[int, int]
+    channels: tuple[str, ...]
+    # One sample of every channel for each pixel: neither deep nor subsampled.
+    flat: bool
+    attributes: Mapping[str, object]
+
+    def depth_name(self) -> str:
+        """The channel that holds depth."""
+        only = self.channels[0] if len(self.channels) == 1 else None
+        found = next((name for name in _DEPTH_NAMES if name in self.channels), only)
+        if found is None or not self.flat:
+            raise UnsupportedMediaType(
+                "a flat OpenEXR picture was expected, with depth in a channel called Z, depth, V or Y or in the only"
+                f" one; this has {', '.join(self.channels)[:100] or 'none'}"
+            )
+        return found
+
+
+def _read_header(data: bytes, limits: Limits) -> _Header:
     if not data.startswith(MAGIC):
         raise UnsupportedMediaType("a depth map was expected as OpenEXR; by its first bytes this is none")
-    return _read(data, header_only=True)[0]
-
-
-def _read(data: bytes, header_only: bool) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """Header and pixels by channel of the one part of the file."""
-    try:
-        # Not as a context: on its exit the header is emptied.
-        file = OpenEXR.File(BytesIO(data), separate_channels=True, header_only=header_only, num_threads=0)
-        if len(file.parts) > 1:
-            raise UnsupportedMediaType(f"an OpenEXR file of one part was expected; this has {len(file.parts)}")
-        return file.header(), {name: channel.pixels for name, channel in file.channels().items()}
-    except _FAILURES:
-        raise BrokenImage("the OpenEXR file is truncated or corrupt") from None
-
-
-def _checked_size(header: dict[str, Any], limits: Limits) -> tuple[int, int]:
-    """(H, W), checked."""
-    low, high = header["dataWindow"]
-    width, height = (int(last) - int(first) + 1 for first, last in zip(low, high, strict=True))
+    with _failures_mean_broken():
+        file = _opened(data, header_only=True)
+        said, parts = file.header(), len(file.parts)
+        low, high = said["dataWindow"]
+        width, height = (int(last) - int(first) + 1 for first, last in zip(low, high, strict=True))
+        channels = tuple(str(channel.name) for channel in said["channels"])
+        whole = all(channel.xSampling == channel.ySampling == 1 for channel in said["channels"])
+        flat = whole and said["type"] in (OpenEXR.scanlineimage, OpenEXR.tiledimage)
+    if parts > 1:
+        raise UnsupportedMediaType(f"an OpenEXR file of one part was expected; this has {parts}")
     if min(width, height) < 1:
         raise BrokenImage(f"the OpenEXR file says that it has {width}x{height} pixels")
-    channels = len(header["channels"])
-    if width * height * max(1, channels / 2) > limits.max_pixels:
+    # All channels are decoded, so they count: two of them are free.
+    if width * height * max(2, len(channels)) > 2 * limits.max_pixels:
         raise TooManyPixels(
             f"at most {limits.max_pixels} pixels are taken, with two channels; this has {width}x{height}"
-            f" with {channels}"
+            f" with {len(channels)}"
         )
-    return height, width
+    return _Header((height, width), channels, flat, said)
 
 
-def _depth_name(header: dict[str, Any]) -> str:
-    names = [str(channel.name) for channel in header["channels"]]
-    flat = header["type"] in (OpenEXR.scanlineimage, OpenEXR.tiledimage)
-    whole = all(channel.xSampling == channel.ySampling == 1 for channel in header["channels"])
-    found = next((name for name in _DEPTH_NAMES if name in names), names[0] if len(names) == 1 else None)
-    if found is None or not (flat and whole):
-        raise UnsupportedMediaType(
-            "a flat OpenEXR picture was expected, with depth in a channel called Z, depth, V or Y or in the only one;"
-            f" this has {', '.join(names)[:100] or 'none'}"
-        )
-    return found
+def _read_pixels(data: bytes) -> dict[str, npt.NDArray[Any]]:
+    with _failures_mean_broken():
+        return {name: channel.pixels for name, channel in _opened(data, header_only=False).channels().items()}
+
+
+def _opened(data: bytes, header_only: bool) -> Any:
+    # Not for use as a context: on its exit the header is emptied.
+    return OpenEXR.File(BytesIO(data), separate_channels=True, header_only=header_only, num_threads=0)
+
+
+@contextmanager
+def _failures_mean_broken() -> Iterator[None]:
+    try:
+        yield
+    except _FAILURES:
+        raise BrokenImage("the OpenEXR file is truncated or corrupt") from None
 
 
 def _positive(attribute: object) -> float | None:
