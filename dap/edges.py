@@ -28,8 +28,11 @@ def depth_edges(depth_map: DepthMap, max_edge: float) -> npt.NDArray[np.bool_]:
     that a map has the same edges when it is enlarged. A pixel is at an edge if along one of the two lines
 
     - its depth and a neighbour's differ by more than `max_edge`, as a share of the nearer, and
-    - at the pixel or at either neighbour inverse depth bends: it is farther than the share `max_edge` from the mean of
-      what lies three times that angle to both sides, or invalid depth lies there.
+    - at the pixel or at either neighbour inverse depth bends: over three times that angle it changes to one side by
+      what it does not change back to the other, but for the share `max_edge` of it; or invalid depth lies there.
+
+    So a step is found if it is larger than `max_edge`, with all that lies between its sides, and a surface is not,
+    at whatever angle it is seen. Where two surfaces meet that are both seen at a flat angle, a few pixels are lost.
 
     Args:
         depth_map: any size; longitude is a circle and a meridian goes on beyond its pole.
@@ -64,6 +67,6 @@ def _at_edge(line: list[_Floats], max_edge: float) -> _Bools:
     for beside in (line[middle - 1], line[middle + 1]):
         jumps |= np.abs(beside - here) > max_edge * np.minimum(beside, here)
     for n in (middle - 1, middle, middle + 1):
-        straight = (line[n - _BEND_REACH] + line[n + _BEND_REACH]) / 2
-        bends |= ~(np.abs(straight - line[n]) <= max_edge * line[n])
+        bend = line[n - _BEND_REACH] + line[n + _BEND_REACH] - 2 * line[n]
+        bends |= ~(np.abs(bend) <= max_edge * line[n])
     return jumps & bends

@@ -1,25 +1,19 @@
 """Point clouds: where the points are, how many, and how they are spread."""
 
+from dataclasses import replace
+
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dap import sphere
 from dap.cloud import SAMPLINGS, Sampling, point_cloud
-from dap.depth import DepthMap
 from dap.errors import InvalidParameter
 from tests.dap.images import picture
+from tests.dap.rooms import ball, depth_map
 
-
-def depth_map(depth: npt.ArrayLike, valid: npt.ArrayLike | None = None) -> DepthMap:
-    metres = np.array(depth, np.float32)
-    mask = np.ones(metres.shape, np.bool_) if valid is None else np.array(valid, np.bool_)
-    return DepthMap(metres, mask, range=None, range_mask="none", model="test")
-
-
-BALL = depth_map(np.full((64, 128), 3.0))
+BALL = ball(64)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
@@ -127,6 +121,59 @@ def test_a_frame_turns_the_same_cloud(frame: sphere.Frame) -> None:
     assert cloud.frame == frame
     np.testing.assert_allclose(cloud.points, in_ros.points @ sphere.frame_rotation(frame).T, atol=1e-6)
     np.testing.assert_array_equal(cloud.colors, in_ros.colors)
+
+
+@pytest.mark.parametrize("frame", sphere.FRAMES)
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_normals_are_those_of_the_points_in_their_frame(sampling: Sampling, frame: sphere.Frame) -> None:
+    cloud = point_cloud(BALL, picture(), frame, sampling=sampling, normals=True)
+    assert cloud.normals is not None
+    assert cloud.normals.dtype == np.float32
+    np.testing.assert_allclose(cloud.normals, -cloud.points / 3, atol=1e-3)
+
+
+def test_with_normals_a_pixel_without_neighbours_is_no_point() -> None:
+    valid = np.zeros((64, 128), np.bool_)
+    valid[30, 30] = valid[40:50, 40:50] = True
+    source = depth_map(BALL.depth, valid)
+    assert len(point_cloud(source, picture(), sampling="erp").points) == 101
+    cloud = point_cloud(source, picture(), sampling="erp", normals=True)
+    assert cloud.normals is not None
+    assert len(cloud.points) == len(cloud.normals) == 100
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_points_at_depth_edges_can_be_left_out(sampling: Sampling) -> None:
+    depth = np.full((256, 512), 4.0)
+    depth[:, :128] = 2.0
+    depth[:, 128] = 3.0
+    with_all, without = (
+        np.linalg.norm(point_cloud(depth_map(depth), picture(), sampling=sampling, max_edge=max_edge).points, axis=1)
+        for max_edge in (None, 0.1)
+    )
+    assert {*np.rint(with_all)} == {2, 3, 4}
+    assert {*np.rint(without)} == {2, 4}
+    assert len(without) > 0.9 * len(with_all)
+
+
+def test_normals_do_not_lean_on_points_that_are_left_out() -> None:
+    depth = np.full((256, 512), 4.0)
+    depth[:, :128] = 2.0
+    depth[:, 128] = 3.0
+    cloud = point_cloud(depth_map(depth), picture(), sampling="erp", normals=True, max_edge=0.1)
+    assert cloud.normals is not None
+    facing = -(cloud.normals * cloud.points).sum(axis=1) / np.linalg.norm(cloud.points, axis=1)
+    assert facing.min() > np.cos(np.radians(1))
+
+
+def test_an_edge_of_no_share_at_all_cannot_be_asked_for() -> None:
+    with pytest.raises(InvalidParameter, match="max_edge is a share of the depth above zero; got 0"):
+        point_cloud(BALL, picture(), max_edge=0)
+
+
+def test_the_notes_of_a_cloud_are_a_line_of_ascii_each() -> None:
+    cloud = replace(point_cloud(BALL, picture(), "opencv"), model="x\nelement face 1\r\u2028ü")
+    assert cloud.notes == ("unit metre", "frame opencv: x right, y down, z forward", "model x element face 1 ??")
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)

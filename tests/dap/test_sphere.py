@@ -122,3 +122,42 @@ def test_the_outer_columns_of_a_view_are_half_its_field_of_view_away() -> None:
     assert grid.dtype == np.float32
     # 90 degrees are a quarter of the turn: from -1/4 to 1/4 of the half width, less half a pixel.
     np.testing.assert_allclose(grid[0, [0, -1]], [(-0.25, 0), (0.25, 0)], atol=1e-3)
+
+
+def test_columns_are_counted_as_far_apart_as_rows_wherever_they_are() -> None:
+    height, width = 180, 360
+    steps = sphere.column_steps(height, width, rows=4)
+    apart = np.cos(sphere.latitudes(height)) * steps
+    # At most half a column off, but for the last rows before the poles, where it would be more than a quarter turn.
+    assert (np.abs(apart - 4)[4:-4] <= 0.5).all()
+    assert (steps[0], steps[90], steps[-1]) == (90, 4, 90)
+
+
+@given(SIZES, st.integers(1, 4), st.integers(1, 200))
+def test_bands_are_all_rows_once_and_each_has_the_step_of_its_rows(
+    size: tuple[int, int], rows: int, pixels: int
+) -> None:
+    height, width = size
+    bands = list(sphere.row_bands(height, width, rows, pixels))
+    assert [row for band, _ in bands for row in range(height)[band]] == list(range(height))
+    steps = sphere.column_steps(height, width, rows)
+    for band, step in bands:
+        assert (steps[band] == step).all()
+        assert band.stop - band.start == 1 or (band.stop - band.start) * width <= pixels
+
+
+def test_a_meridian_goes_on_beyond_its_pole_on_the_other_side_of_the_sphere() -> None:
+    height, width = 8, 16
+    rays = sphere.rays(height, width)
+    forward, left, up = (sphere.beyond_poles(rays[..., i], 3) for i in range(3))
+    latitude = (0.5 - (np.arange(-3, height + 3) + 0.5) / height) * np.pi
+    expected = sphere.directions(sphere.longitudes(width), latitude[:, None])
+    np.testing.assert_allclose(np.stack([forward, left, up], axis=-1), expected, atol=1e-6)
+
+
+@given(SIZES, st.integers(0, 60))
+def test_a_meridian_may_go_round_more_than_once(size: tuple[int, int], rows: int) -> None:
+    array = np.arange(size[0] * size[1]).reshape(size)
+    around = sphere.beyond_poles(array, rows)
+    assert around.shape == (size[0] + 2 * rows, size[1])
+    np.testing.assert_array_equal(around[rows : rows + size[0]], array)
