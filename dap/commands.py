@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,31 +12,33 @@ import click
 import numpy as np
 
 from dap.cloud import point_cloud
-from dap.depth import RANGES, DepthMap
+from dap.depth import FILLS, DepthMap, Fill
 from dap.errors import DapError, InvalidParameter
 from dap.evaluation import PROTOCOLS, Metrics, find_protocol, mean
 from dap.evaluation import evaluate as compare
+from dap.formats import npz
+from dap.formats.base import EncodeOptions
 from dap.formats.clouds import CLOUD_FORMATS
+from dap.formats.colormaps import COLORMAPS
 from dap.formats.depth import DEPTH_FORMATS
 from dap.models import DEFAULT_MODEL, Model, find_model, known_models
 from dap.models import pull as pull_model
-from dap.options import PixelSize, engine_options, json_option, option
+from dap.options import PixelSize, depth_options, engine_options, json_option, option, range_option
 from dap.panorama import decode
+from dap.postprocess import DepthOptions
 from dap.predictor import Predictor
 from dap.progress import log_to_stderr, progress
-from dap.sphere import FRAMES, Frame
+from dap.sphere import FRAMES
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 _WRITTEN = ".depth"  # pano.jpg gives pano.depth.png, which is no input of the next run
 _RGB, _TRUTH = ".rgb.png", ".depth_m.npy"
-_RANGES = [f"{threshold:g}" for threshold in RANGES]
-
-range_option = option(
-    "--range",
-    type=click.Choice([*_RANGES, "none"]),
-    default="100",
-    help="Metres within which depth is valid; none: no range mask.",
-)
+_CLOUDS = {name: entry for name, entry in CLOUD_FORMATS.items() if name not in DEPTH_FORMATS} | {
+    f"cloud-{name}": replace(entry, extension=f".cloud{entry.extension}")
+    for name, entry in CLOUD_FORMATS.items()
+    if name in DEPTH_FORMATS
+}
+_CLOUD_OPTIONS = ("frame", "max_points", "normals", "max_edge")
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,10 @@ class _Wanted:
     """What is written of each panorama."""
 
     formats: tuple[str, ...]
-    range: float | None
+    depth: DepthOptions
     size: tuple[int, int] | Literal["input", "model"]
-    frame: Frame
-    max_points: int | None
+    cloud: dict[str, Any]
+    encode: EncodeOptions
 
 
 @click.command()
@@ -63,44 +65,59 @@ class _Wanted:
     "-f",
     "--format",
     "formats",
-    type=click.Choice([*DEPTH_FORMATS, *CLOUD_FORMATS]),
+    type=click.Choice([*DEPTH_FORMATS, *_CLOUDS]),
     multiple=True,
     envvar="DAP_PREDICT_FORMAT",
     default=(next(iter(DEPTH_FORMATS)),),
     help="What to write; give it once for each.",
 )
-@range_option
+@depth_options
 @option(
     "--size",
     type=PixelSize("input", "model"),
     default="input",
     help="Pixels of the depth: as many as the panorama has, as the network gives, or WxH.",
 )
+@option("--fill", type=click.Choice(FILLS), default="nan", help="What float formats hold where depth is not valid.")
+@option("--colormap", type=click.Choice([*COLORMAPS]), default="turbo", help="Colours of pictures of depth.")
 @option("--frame", type=click.Choice(FRAMES), default="ros", help="Axes of a point cloud.")
 @option("--max-points", type=click.IntRange(min=1), help="Points of a cloud at most; by default as dense as the depth.")
+@option("--normals", is_flag=True, help="Give the points of a cloud normals.")
+@option(
+    "--max-edge",
+    type=click.FloatRange(0, min_open=True),
+    help="Leave out points of a cloud where the depth of neighbours differs by more than this share; 0.1 is a good "
+    "start. Too small a share thins out surfaces seen at a flat angle, too large a one lets points hang at edges.",
+)
 @engine_options
 @json_option
 def predict(
     source: Path,
     output: Path,
     formats: tuple[str, ...],
-    range: str,
     size: tuple[int, int] | Literal["input", "model"],
-    frame: Frame,
-    max_points: int | None,
+    fill: Fill,
+    colormap: str,
     as_json: bool,
-    **engine: Any,
+    **options: Any,
 ) -> None:
     """Write the metric depth of a panorama, or of every panorama in a folder.
 
     A file that cannot be used is reported and the others go on; the exit status is then 1.
     """
     log_to_stderr()
-    wanted = _Wanted(formats, _metres(range), size, frame, max_points)
+    depth = {field.name: options.pop(field.name) for field in fields(DepthOptions) if field.name in options}
+    wanted = _Wanted(
+        formats,
+        DepthOptions(**depth, keep_in_range=npz.FORMAT.name in formats),
+        size,
+        {name: options.pop(name) for name in _CLOUD_OPTIONS},
+        EncodeOptions(fill, colormap),
+    )
     jobs = _jobs(source, output)
     written: list[dict[str, object]] = []
     failed: list[dict[str, object]] = []
-    with Predictor(**engine) as predictor, progress("depth", len(jobs)) as advance:
+    with Predictor(**options) as predictor, progress("depth", len(jobs)) as advance:
         for file, stem in jobs:
             try:
                 written.append({"input": str(file)} | _write(predictor, file, stem, wanted))
@@ -140,7 +157,7 @@ def _jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
 def _write(predictor: Predictor, file: Path, stem: Path, wanted: _Wanted) -> dict[str, object]:
     started = time.perf_counter()
     data = file.read_bytes()
-    depth_map = predictor.predict(data, wanted.range, wanted.size)
+    depth_map = predictor.predict(data, size=wanted.size, **asdict(wanted.depth))
     outputs: dict[str, str] = {}
     for name, extension, content in _encoded(depth_map, data, wanted):
         path = stem.with_name(stem.name + extension)
@@ -153,6 +170,7 @@ def _write(predictor: Predictor, file: Path, stem: Path, wanted: _Wanted) -> dic
         "outputs": outputs,
         "range": depth_map.range,
         "range_mask": depth_map.range_mask,
+        "scale_factor": round(depth_map.scale_factor, 6),
         "valid_share": round(depth_map.statistics().valid_share, 6),
         "seconds": round(time.perf_counter() - started, 3),
     }
@@ -162,11 +180,10 @@ def _encoded(depth_map: DepthMap, data: bytes, wanted: _Wanted) -> Iterator[tupl
     """(format, extension, bytes) of everything wanted."""
     for name in wanted.formats:
         if name in DEPTH_FORMATS:
-            yield name, DEPTH_FORMATS[name].extension, DEPTH_FORMATS[name].encode(depth_map)
+            yield name, DEPTH_FORMATS[name].extension, DEPTH_FORMATS[name].encode(depth_map, wanted.encode)
         else:
-            colours = decode(data, size=depth_map.size).pixels
-            cloud = point_cloud(depth_map, colours, wanted.frame, wanted.max_points)
-            yield name, CLOUD_FORMATS[name].extension, CLOUD_FORMATS[name].encode(cloud)
+            cloud = point_cloud(depth_map, decode(data, size=depth_map.size).pixels, **wanted.cloud)
+            yield name, _CLOUDS[name].extension, _CLOUDS[name].encode(cloud)
 
 
 @click.command()
@@ -175,7 +192,7 @@ def _encoded(depth_map: DepthMap, data: bytes, wanted: _Wanted) -> Iterator[tupl
 @range_option
 @engine_options
 @json_option
-def evaluate(folder: Path, protocol: str, range: str, as_json: bool, **engine: Any) -> None:
+def evaluate(folder: Path, protocol: str, range: float | None, as_json: bool, **engine: Any) -> None:
     """Compare a model with the truth, over a folder of panoramas with metric depth.
 
     FOLDER holds pairs: NAME.rgb.png, the panorama, and NAME.depth_m.npy, float32 metres along the ray, 0 where not
@@ -187,7 +204,7 @@ def evaluate(folder: Path, protocol: str, range: str, as_json: bool, **engine: A
     with Predictor(**engine) as predictor, progress("evaluation", len(pairs)) as advance:
         for name, picture, truth_file in pairs:
             truth = np.load(truth_file)
-            depth_map = predictor.predict(picture, _metres(range), truth.shape)
+            depth_map = predictor.predict(picture, range, truth.shape)
             images[name] = compare(depth_map, truth, find_protocol(protocol))
             advance(1)
         model = predictor.model.name
@@ -284,7 +301,3 @@ def _as_json(model: Model) -> dict[str, object]:
         "licence": model.licence,
         "file": str(model.path),
     }
-
-
-def _metres(name: str) -> float | None:
-    return None if name == "none" else float(name)

@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 
 import click
 
+from dap.depth import RANGES, SEAMS, UPSAMPLES
 from dap.engines import ENGINES, PRECISIONS
 from dap.models import DEFAULT_MODEL
+from dap.postprocess import MAX_CAMERA_HEIGHT_M
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -45,7 +47,49 @@ threads_option = option(
     envvar="DAP_THREADS",
     help="Cores that work on one panorama on the CPU; by default all that this process may use.",
 )
+range_option = option(
+    "--range",
+    type=click.Choice([*(f"{threshold:g}" for threshold in RANGES), "none"]),
+    default="100",
+    callback=lambda _ctx, _param, value: None if value == "none" else float(value),
+    help="Metres within which depth is valid; none: no range mask.",
+)
 json_option = option("--json", "as_json", is_flag=True, envvar="DAP_JSON", help="Print one JSON document, for scripts.")
+
+
+def depth_options(command: Command) -> Command:
+    """`--range`, `--seam`, `--upsample`, `--nadir-mask`, `--camera-height`, as `dap.predictor.Predictor` takes them."""
+    options = (
+        range_option,
+        option(
+            "--seam",
+            type=click.Choice(SEAMS),
+            default="none",
+            help="blend: predict twice, half a turn apart, for no seam at the left and right border; takes twice as "
+            "long.",
+        ),
+        option(
+            "--upsample",
+            type=click.Choice(UPSAMPLES),
+            default="bilinear",
+            help="How the network's depth becomes larger; guided: with the edges of the panorama's colours.",
+        ),
+        option(
+            "--nadir-mask",
+            type=click.FloatRange(0, 90),
+            default=0.0,
+            help="Degrees around straight down that are not valid: the tripod. Too few keep some of it, too many "
+            "lose floor.",
+        ),
+        option(
+            "--camera-height",
+            type=click.FloatRange(0, MAX_CAMERA_HEIGHT_M, min_open=True),
+            help="Metres of the camera above the floor: the floor then fixes the scale. By default the model does.",
+        ),
+    )
+    for decorate in reversed(options):
+        command = decorate(command)
+    return command
 
 
 def engine_options(command: Command) -> Command:

@@ -1,6 +1,5 @@
 """From what an engine says to the depth map that was asked for: one way for Python, command line and service."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +12,8 @@ from dap.floor import floor_distance
 from dap.seam import Output, blend, half_turn
 from dap.sphere import latitudes
 from dap.upsampling import nearest
+
+MAX_CAMERA_HEIGHT_M = 1000.0
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,10 @@ class DepthOptions:
             raise InvalidParameter(f"upsample is one of {', '.join(UPSAMPLES)}; got {self.upsample}")
         if not 0 <= self.nadir_mask <= 90:
             raise InvalidParameter(f"nadir_mask is 0 to 90 degrees; got {self.nadir_mask:g}")
-        if self.camera_height is not None and not 0 < self.camera_height < math.inf:
-            raise InvalidParameter(f"camera_height is a number of metres above 0; got {self.camera_height:g}")
+        if self.camera_height is not None and not 0 < self.camera_height <= MAX_CAMERA_HEIGHT_M:
+            raise InvalidParameter(
+                f"camera_height is above 0 and at most {MAX_CAMERA_HEIGHT_M:g} metres; got {self.camera_height:g}"
+            )
 
     @property
     def needs_colours(self) -> bool:

@@ -14,11 +14,13 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from dap.depth import DepthMap, apply_range
+from dap.depth import DepthMap, Seam, Upsample
 from dap.engines import EngineName, Precision, create_engine
 from dap.errors import NotAPanorama
 from dap.models import DEFAULT_MODEL, Model, find_model
-from dap.panorama import DEFAULT_LIMITS, Limits, Panorama, decode, resize_pixels
+from dap.panorama import DEFAULT_LIMITS, Header, Limits, Panorama, decode, read_header, resize_pixels
+from dap.postprocess import DepthOptions, engine_inputs, finish
+from dap.upsampling import nearest
 
 Size = tuple[int, int] | Literal["input", "model"]
 
@@ -67,6 +69,12 @@ class Predictor:
         panorama: str | Path | bytes | npt.NDArray[np.uint8] | Panorama,
         range: float | None = 100,
         size: Size = "input",
+        *,
+        seam: Seam = "none",
+        upsample: Upsample = "bilinear",
+        nadir_mask: float = 0.0,
+        camera_height: float | None = None,
+        keep_in_range: bool = False,
     ) -> DepthMap:
         """Metric depth of one panorama.
 
@@ -75,20 +83,34 @@ class Predictor:
             range: metres of the range mask, 10, 20, 50 or 100; None: no mask.
             size: pixels of the result: `input` as many as the panorama has, `model` as many as the network gives, or
                 (h, w).
+            seam: this and the rest as `dap.postprocess.DepthOptions` says.
+            upsample: how the network's depth becomes larger; `guided` by the panorama's own colours.
+            nadir_mask: degrees around straight down that are not valid.
+            camera_height: metres of the camera above the floor, which then fix the scale.
+            keep_in_range: whether the result has the in-range probabilities too.
 
         Raises:
             InputError: the panorama cannot be used, or a parameter has no such value.
+            FloorNotFound: a camera height was given, and there is no floor to measure from.
             EngineError: the engine failed.
             OSError: the file cannot be read.
         """
-        seen = self._as_seen(panorama)
+        options = DepthOptions(range, seam, upsample, nadir_mask, camera_height, keep_in_range)
+        source = self._opened(panorama)
+        seen = self._at_size(source, self.engine.input_size)
         with self._turn:
-            inference = self.engine.infer(seen.pixels[None])
-        depth_map = apply_range(
-            inference.depth[0], inference.in_range[0], self.engine.thresholds, range, self.model.name, seen.covered
-        )
+            inferences = [self.engine.infer(pixels[None]) for pixels in engine_inputs(seen.pixels, options)]
         sizes = {"input": seen.source_size, "model": self.engine.input_size}
-        return depth_map.resize(sizes[size] if isinstance(size, str) else size)
+        wanted = sizes[size] if isinstance(size, str) else size
+        return finish(
+            [(inference.depth[0], inference.in_range[0]) for inference in inferences],
+            self.engine.thresholds,
+            options,
+            self.model.name,
+            seen.covered,
+            wanted,
+            self._at_size(source, wanted).pixels if options.needs_colours else None,
+        )
 
     def close(self) -> None:
         """Give the engine's memory back. The predictor is not used after."""
@@ -102,15 +124,17 @@ class Predictor:
     ) -> None:
         self.close()
 
-    def _as_seen(self, panorama: str | Path | bytes | npt.NDArray[np.uint8] | Panorama) -> Panorama:
-        """The panorama at the size of the network's input."""
+    def _opened(self, panorama: str | Path | bytes | npt.NDArray[np.uint8] | Panorama) -> Header | Panorama:
         if isinstance(panorama, str | Path):
             panorama = Path(panorama).read_bytes()
         if isinstance(panorama, bytes):
-            return decode(panorama, self._limits, self.engine.input_size)
-        if not isinstance(panorama, Panorama):
-            panorama = Panorama(_checked(panorama), source_size=panorama.shape[:2])
-        return _resized(panorama, self.engine.input_size)
+            return read_header(panorama, self._limits)
+        if isinstance(panorama, Panorama):
+            return panorama
+        return Panorama(_checked(panorama), source_size=panorama.shape[:2])
+
+    def _at_size(self, source: Header | Panorama, size: tuple[int, int]) -> Panorama:
+        return decode(source, self._limits, size) if isinstance(source, Header) else _resized(source, size)
 
 
 def _checked(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -120,11 +144,7 @@ def _checked(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def _resized(panorama: Panorama, size: tuple[int, int]) -> Panorama:
-    height, width = panorama.pixels.shape[:2]
-    if (height, width) == size:
+    if panorama.pixels.shape[:2] == size:
         return panorama
-    covered = panorama.covered
-    if covered is not None:
-        rows, columns = (np.arange(new) * old // new for new, old in zip(size, (height, width), strict=True))
-        covered = covered[rows[:, None], columns]
+    covered = None if panorama.covered is None else nearest(panorama.covered, size)
     return Panorama(resize_pixels(panorama.pixels, size), panorama.source_size, covered)

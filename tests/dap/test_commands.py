@@ -16,7 +16,8 @@ from dap.command import main
 from dap.errors import DownloadFailed
 from dap.hub import Progress
 from dap.models import Model
-from tests.dap.graphs import red_graph, red_panorama, save
+from dap.sphere import latitudes
+from tests.dap.graphs import SIZE, red_graph, red_panorama, save
 from tests.dap.images import saved
 
 
@@ -38,6 +39,14 @@ def picture(path: Path, metres: float) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(saved(red_panorama(metres, size=(32, 64))[0], "PNG"))
     return path
+
+
+def floor_panorama(below_m: float) -> np.ndarray:
+    """uint8 (32, 64, 3) for `red_graph`, in squares of its pixels: a level floor, and 120 m above the horizon."""
+    down = np.maximum(np.sin(-latitudes(SIZE[0])), below_m / 120)
+    pixels = np.zeros((32, 64, 3), np.uint8)
+    pixels[..., 0] = np.repeat(np.rint(2 * below_m / down), 2)[:, None]
+    return pixels
 
 
 def run(*arguments: object, status: int = 0) -> Result:
@@ -78,6 +87,44 @@ class TestPredict:
         assert 0 < len(points) <= 50
         np.testing.assert_allclose(np.linalg.norm(points, axis=1), 15, rtol=1e-5)
         assert set(vertices["red"]) == {30}
+
+    def test_a_known_camera_height_sets_the_scale_and_is_told(self, tmp_path: Path) -> None:
+        (tmp_path / "floor.png").write_bytes(saved(floor_panorama(10.0), "PNG"))
+        told = run("predict", tmp_path / "floor.png", "-o", tmp_path, "-f", "npy", "--camera-height", "5", "--json")
+        # The red channel counts half metres.
+        assert json.loads(told.stdout)["written"][0]["scale_factor"] == pytest.approx(0.5, rel=0.03)
+        assert np.load(tmp_path / "floor.depth.npy")[-1, 32] == pytest.approx(5, rel=0.05)
+
+    def test_a_camera_height_without_a_floor_fails_that_file(self, tmp_path: Path) -> None:
+        picture(tmp_path / "nothing.png", 120.0)
+        result = run("predict", tmp_path / "nothing.png", "-o", tmp_path, "--camera-height", "1.6", "--json", status=1)
+        assert json.loads(result.stdout)["failed"][0]["error"] == "floor-not-found"
+
+    def test_the_nadir_mask_is_not_valid(self, pano: Path, tmp_path: Path) -> None:
+        run("predict", pano, "-o", tmp_path, "-f", "npy", "--nadir-mask", "45", "--range", "20")
+        depth = np.load(tmp_path / "pano.depth.npy")
+        np.testing.assert_array_equal(np.isnan(depth), np.arange(32)[:, None] >= np.full((1, 64), 24))
+
+    def test_the_seam_and_the_upsampling_are_those_asked_for(self, tmp_path: Path) -> None:
+        step = red_panorama(4.0)[0]
+        step[:, 8:24, 0] = 80
+        (tmp_path / "step.png").write_bytes(saved(np.repeat(np.repeat(step, 2, 0), 2, 1), "PNG"))
+        run("predict", tmp_path / "step.png", "-o", tmp_path, "-f", "npy", "--upsample", "guided", "--seam", "blend")
+        guided = np.load(tmp_path / "step.depth.npy")
+        np.testing.assert_allclose(guided[4], np.where(np.repeat(step[4, :, 0], 2) == 80, 40, 4), rtol=1e-2)
+
+    def test_what_stands_where_nothing_is_valid_is_chosen(self, pano: Path, tmp_path: Path) -> None:
+        run("predict", pano, "-o", tmp_path, "-f", "npy", "--range", "10", "--fill", "range")
+        np.testing.assert_array_equal(np.load(tmp_path / "pano.depth.npy"), 10)
+
+    def test_probabilities_and_points_of_one_format_have_two_files(self, pano: Path, tmp_path: Path) -> None:
+        run("predict", pano, "-o", tmp_path / "out", "-f", "npz", "-f", "cloud-npz", "--normals", "--max-edge", "0.1")
+        assert names(tmp_path / "out") == ["pano.depth.cloud.npz", "pano.depth.npz"]
+        with np.load(tmp_path / "out" / "pano.depth.npz") as arrays:
+            assert arrays["in_range"].shape == (4, 32, 64)
+            np.testing.assert_array_equal(arrays["thresholds"], [10, 20, 50, 100])
+        with np.load(tmp_path / "out" / "pano.depth.cloud.npz") as arrays:
+            assert arrays["normals"].shape == arrays["points"].shape
 
     def test_a_folder_keeps_its_subfolders(self, tmp_path: Path) -> None:
         picture(tmp_path / "in" / "a.png", 5.0)

@@ -24,7 +24,7 @@ def output(metres: object) -> tuple[np.ndarray, np.ndarray]:
         ({"upsample": "cubic"}, "upsample is one of nearest, bilinear, guided; got cubic"),
         ({"nadir_mask": 91}, "nadir_mask is 0 to 90 degrees; got 91"),
         ({"nadir_mask": float("nan")}, "nadir_mask"),
-        ({"camera_height": 0}, "camera_height is a number of metres above 0; got 0"),
+        ({"camera_height": 0}, "camera_height is above 0 and at most 1000 metres; got 0"),
         ({"camera_height": float("inf")}, "camera_height"),
         ({"camera_height": float("nan")}, "camera_height"),
     ],

@@ -78,6 +78,39 @@ def test_a_panorama_with_holes_keeps_them_at_any_size(predictor: Predictor) -> N
     np.testing.assert_array_equal(valid, np.repeat(np.arange(16) < 12, 32).reshape(16, 32))
 
 
+def test_a_blend_sees_the_panorama_twice_the_second_time_from_behind(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infer, seen = predictor.engine.infer, []
+    monkeypatch.setattr(predictor.engine, "infer", lambda pixels: [seen.append(pixels[0]), infer(pixels)][1])
+    blended = predictor.predict(FAR_RIGHT, size="model", seam="blend")
+    straight, turned = seen
+    np.testing.assert_array_equal(turned, np.roll(straight, 16, axis=1))
+    # This model says the same of a pixel wherever it is.
+    np.testing.assert_allclose(blended.depth, predictor.predict(FAR_RIGHT, size="model").depth, rtol=1e-5)
+
+
+@pytest.mark.parametrize("source", ["file", "pixels"])
+def test_guided_depth_has_the_edges_of_the_photo(predictor: Predictor, source: str) -> None:
+    photo = np.zeros((32, 64, 3), np.uint8)
+    photo[:, :, 0] = np.where((np.arange(64) > 10) & (np.arange(64) < 43), 30, 200)
+    given = saved(photo, "PNG") if source == "file" else photo
+    depth = predictor.predict(given, upsample="guided").depth
+    assert abs(depth[16, 8] - depth[16, 10]) < 5
+    assert depth[16, 10] - depth[16, 11] > 40
+    assert depth[16, 43] - depth[16, 42] > 40
+
+
+def test_the_other_options_reach_the_depth_map(predictor: Predictor) -> None:
+    found = predictor.predict(FAR_RIGHT, range=None, nadir_mask=90, camera_height=None, keep_in_range=True)
+    assert found.valid[:16].all()
+    assert not found.valid[16:].any()
+    assert found.in_range is not None
+    assert found.in_range.shape == (4, 32, 64)
+    with pytest.raises(InvalidParameter, match="camera_height"):
+        predictor.predict(FAR_RIGHT, camera_height=-1)
+
+
 @pytest.mark.parametrize(
     "pixels",
     [
