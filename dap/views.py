@@ -164,9 +164,10 @@ def _cameras(layout: Layout, count: int) -> tuple[tuple[str, ...], npt.NDArray[n
         return _numbers(len(cameras)), cameras
     if layout == "horizon":
         return _numbers(count), _around(count)
+    sides = [sphere.look_at(side) for side in ((1, 0, 0), (0, -1, 0), (-1, 0, 0), (0, 1, 0))]
     # Looking up, the top of the picture is towards the back; looking down, towards the front.
     up = np.array([[0, 0, -1], [0, 1, 0], [1, 0, 0]])
-    return _CUBE, np.concatenate([_around(4), [up, -up * (1, -1, 1)]])
+    return _CUBE, np.stack([*sides, up, -up * (1, -1, 1)])
 
 
 def _around(count: int) -> npt.NDArray[np.float64]:
