@@ -99,6 +99,21 @@ def test_tiles_and_other_compressions_are_taken(kind: object, compression: objec
     )
 
 
+@pytest.mark.parametrize("compression", [OpenEXR.DWAA_COMPRESSION, OpenEXR.B44_COMPRESSION])
+def test_a_compression_that_loses_depth_is_refused(compression: object) -> None:
+    with pytest.raises(UnsupportedMediaType, match="RLE, ZIP, PIZ, PXR24 or ZSTD"):
+        exr.decode(written({"Z": METRES.astype(np.float16)}, compression=compression))
+
+
+def test_a_tile_that_is_larger_than_any_picture_needs_is_refused() -> None:
+    tiles = OpenEXR.TileDescription()
+    data = written({"Z": METRES}, type=OpenEXR.tiledimage, tiles=tiles)
+    described = struct.pack("<2I", tiles.xSize, tiles.ySize)
+    assert data.count(described) == 1
+    with pytest.raises((TooManyPixels, BrokenImage)):
+        exr.decode(data.replace(described, struct.pack("<2I", 32, 8_000_000)))
+
+
 def test_the_size_is_read_from_the_header_alone() -> None:
     data = exr.encode(some_depth())
     assert exr.read_size(data) == (40, 80)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dap.depth import DepthMap
 from dap.formats import preview
+from dap.formats.base import EncodeOptions
 
 
 def colored(depth: npt.ArrayLike, valid: npt.ArrayLike | None = None) -> npt.NDArray[np.int64]:
@@ -83,3 +84,41 @@ def test_the_legend_has_round_metres_at_their_places() -> None:
     middle = bar[195:206]
     assert middle.min() < middle.max() - 60
     assert abs(int(middle.argmin()) - 5) <= 2
+
+
+def with_colors(colormap: str, near: float = 1, far: float = 9) -> npt.NDArray[np.int64]:
+    depth = ramp(64, 512, near, far).astype(np.float32)
+    source = DepthMap(depth, np.ones(depth.shape, np.bool_), None, "none", "test")
+    with Image.open(BytesIO(preview.PNG.encode(source, EncodeOptions(colormap=colormap)))) as image:
+        assert (image.format, image.mode) == ("PNG", "RGB")
+        return np.asarray(image).astype(np.int64)
+
+
+@pytest.mark.parametrize(
+    ("colormap", "nearest", "farthest"),
+    [
+        ("turbo", (122, 4, 3), (48, 18, 59)),
+        ("viridis", (253, 231, 37), (68, 1, 84)),
+        ("cividis", (254, 232, 56), (0, 34, 78)),
+        ("grey", (255, 255, 255), (80, 80, 80)),
+    ],
+)
+def test_each_named_colour_map_runs_from_its_nearest_to_its_farthest_colour(
+    colormap: str, nearest: tuple[int, int, int], farthest: tuple[int, int, int]
+) -> None:
+    row = with_colors(colormap)[32]
+    np.testing.assert_array_equal(row[[0, -1]], [nearest, farthest])
+
+
+def test_png_is_the_picture_that_jpeg_is_without_its_loss() -> None:
+    depth = ramp(256, 512, 1, 9).astype(np.float32)
+    source = DepthMap(depth, np.arange(256)[:, None] + np.arange(512) > 300, 20.0, "head", "test")
+    pictures = [
+        np.asarray(Image.open(BytesIO(entry.encode(source)))).astype(int) for entry in (preview.JPEG, preview.PNG)
+    ]
+    assert pictures[0].shape == pictures[1].shape == (256, 512, 3)
+    assert np.abs(pictures[0] - pictures[1]).mean() < 4
+
+
+def test_grey_depth_is_brighter_than_what_is_not_valid() -> None:
+    assert with_colors("grey").min() > max(max(color) for color in preview.STRIPES_RGB)
