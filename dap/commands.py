@@ -188,11 +188,23 @@ def _encoded(depth_map: DepthMap, data: bytes, wanted: _Wanted) -> Iterator[tupl
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@option("--protocol", type=click.Choice([*PROTOCOLS]), default="dap", help="What is compared.")
+@option(
+    "--protocol",
+    type=click.Choice([*PROTOCOLS]),
+    default="dap",
+    help="What is compared. A protocol that knows no range mask compares the depth without one.",
+)
+@option(
+    "--max-truth",
+    type=float,
+    help="Metres up to which truth is compared, for a protocol without a limit of its own: that of the data set.",
+)
 @range_option
 @engine_options
 @json_option
-def evaluate(folder: Path, protocol: str, range: float | None, as_json: bool, **engine: Any) -> None:
+def evaluate(
+    folder: Path, protocol: str, max_truth: float | None, range: float | None, as_json: bool, **engine: Any
+) -> None:
     """Compare a model with the truth, over a folder of panoramas with metric depth.
 
     FOLDER holds pairs: NAME.rgb.png, the panorama, and NAME.depth_m.npy, float32 metres along the ray, 0 where not
@@ -201,11 +213,14 @@ def evaluate(folder: Path, protocol: str, range: float | None, as_json: bool, **
     log_to_stderr()
     pairs = _pairs(folder)
     images: dict[str, Metrics] = {}
+    chosen = find_protocol(protocol).capped(max_truth)
+    if chosen.masked is None:
+        range = None
     with Predictor(**engine) as predictor, progress("evaluation", len(pairs)) as advance:
         for name, picture, truth_file in pairs:
             truth = np.load(truth_file)
             depth_map = predictor.predict(picture, range, truth.shape)
-            images[name] = compare(depth_map, truth, find_protocol(protocol))
+            images[name] = compare(depth_map, truth, chosen)
             advance(1)
         model = predictor.model.name
     overall = mean(list(images.values()))
@@ -236,6 +251,8 @@ def _table(model: str, metrics: Metrics) -> str:
         "sphere, aligned": metrics.aligned_weighted,
     }
     rows = [f"{model}, protocol {metrics.protocol}, {metrics.images} panoramas, median scale {metrics.scale:.3f}"]
+    own = next(name for name, scores in columns.items() if scores is metrics.own)
+    rows.append(f"the protocol's own numbers: {own}")
     rows.append(" " * 10 + "".join(f"{name:>17}" for name in columns))
     rows += [f"{name:10}" + "".join(f"{scores[name]:17.4f}" for scores in columns.values()) for name in metrics.scores]
     return "\n".join(rows)

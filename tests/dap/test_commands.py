@@ -224,6 +224,22 @@ class TestEvaluate:
             *["0.0000"] * 2,
         ]
 
+    def test_the_table_says_which_numbers_are_the_protocols_own(self, folder: Path) -> None:
+        assert "the protocol's own numbers: pixels" in run("evaluate", folder).stdout.splitlines()
+        weighted = run("evaluate", folder, "--protocol", "pano3d", "--max-truth", "12", status=2).output
+        assert "pano3d compares truth up to 8 m" in weighted
+
+    def test_a_protocol_that_knows_no_range_mask_compares_the_depth_under_it(self, folder: Path) -> None:
+        # Beyond 10 m nothing is valid: 12 m under a mask would count as 100 m, or as nothing once it is enlarged.
+        found = json.loads(run("evaluate", folder, "--protocol", "raw", "--range", "10", "--json").stdout)
+        assert found["images"]["a"]["scores"]["absrel"] == pytest.approx(0.2)
+
+    def test_the_limit_of_a_data_set_can_be_given(self, folder: Path) -> None:
+        np.save(folder / "b.depth_m.npy", np.tile(np.array([10.0, 300.0], np.float32), (32, 32)))
+        found = json.loads(run("evaluate", folder, "--protocol", "unik3d", "--max-truth", "100", "--json").stdout)
+        assert found["images"]["b"]["pixels"] == 24 * 32
+        assert found["mean"]["max_truth"] == 100
+
     def test_a_panorama_without_truth_is_named(self, folder: Path) -> None:
         (folder / "b.depth_m.npy").unlink()
         assert "b.rgb.png has no depth" in run("evaluate", folder, status=2).output
