@@ -141,7 +141,7 @@ def _jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
     files = [
         file
         for file in sorted(source.rglob("*"))
-        if file.suffix.lower() in _PICTURES and not file.stem.endswith(_WRITTEN) and file.is_file()
+        if file.suffix.lower() in _PICTURES and _WRITTEN not in file.suffixes and file.is_file()
     ]
     stems: dict[Path, Path] = {}
     for file in files:

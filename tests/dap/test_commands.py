@@ -155,8 +155,9 @@ class TestPredict:
         assert (failed["input"], failed["error"]) == (str(tmp_path / "broken.png"), "unsupported-media-type")
 
     def test_results_beside_their_pictures_are_no_input_of_the_next_run(self, pano: Path) -> None:
+        pictures = [word for name in ("png", "jpeg", "png-preview") for word in ("--format", name)]
         for _ in range(2):
-            result = run("predict", pano.parent, "-o", pano.parent, "--format", "png", "--format", "jpeg")
+            result = run("predict", pano.parent, "-o", pano.parent, *pictures)
             assert result.stdout.startswith("1 of 1")
 
     def test_two_pictures_with_one_name_are_refused_before_anything_is_written(self, tmp_path: Path) -> None:
