@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out
+PEERS := $(VENV)-peers
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -11,7 +12,7 @@ INSTALLED_FROM := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test check format bench image clean
+.PHONY: help demo serve test check format bench bench-service bench-cost bench-soak bench-peers image clean
 
 help:
 	@echo 'make demo    a panorama in, depth, point cloud and metrics out (in $(OUT)/)'
@@ -19,7 +20,8 @@ help:
 	@echo 'make test    format, lint, types and the whole suite'
 	@echo 'make check   format, lint and types alone'
 	@echo 'make format  let ruff rewrite what it can'
-	@echo 'make bench   measure the service on this machine (docs/performance.md)'
+	@echo 'make bench   measure the service on this machine (docs/performance.md); bench-service (beside LitServe and BentoML),'
+	@echo '             bench-cost and bench-soak measure more'
 	@echo 'make image   build the container image of the service (docker)'
 	@echo 'make clean   remove the environment and everything made'
 
@@ -42,13 +44,24 @@ format: $(VENV)/develops
 	$(BIN)/ruff format .
 
 bench: $(VENV)/runs
-	$(BIN)/python -m benchmarks.service --json $(OUT)/benchmark.json
+	$(BIN)/python -m benchmarks.commands service --json $(OUT)/benchmark.json
+
+bench-service: $(VENV)/runs bench-peers
+	$(BIN)/python -m benchmarks.commands service --peers $(PEERS)/bin/python --json $(OUT)/benchmark.json
+
+bench-cost: $(VENV)/runs
+	$(BIN)/python -m benchmarks.commands cost --json $(OUT)/cost.json
+
+bench-soak: $(VENV)/develops
+	$(BIN)/python -m benchmarks.commands soak --json $(OUT)/soak.json
+
+bench-peers: $(PEERS)/runs
 
 image:
 	docker build --target cpu --tag depth-any-panorama:cpu .
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, $(PYTHON) is " + sys.version)'
@@ -64,3 +77,9 @@ $(VENV)/develops: $(INSTALLED_FROM) | $(BIN)/python
 	$(PIP) install --quiet "$$(grep '^torch==' constraints.txt)"
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/runs
+
+# LitServe and BentoML, apart from everything else, and this project beside them for what decodes and encodes.
+$(PEERS)/runs: $(INSTALLED_FROM) benchmarks/peers.txt | $(BIN)/python
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet -r benchmarks/peers.txt -e .
+	@touch $@

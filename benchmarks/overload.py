@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 import uvloop
 
-from benchmarks.service import memory_mb
+from benchmarks.processes import resident_mb
 from demo.process import ServiceProcess, running_service
 from demo.run import SAMPLE
 
@@ -106,7 +106,7 @@ async def measure(
 ) -> Measurements:
     """First what the service can bear, then a multiple of it."""
     await closed_loop(service, image, 1.0)
-    idle = memory_mb(service.pid, "VmRSS")
+    idle = resident_mb(service.pid)
     capacity = await closed_loop(service, image, CAPACITY_S)
     moments = [0.0] * burst if burst else arrivals(times * capacity, seconds)
     exchanges = await open_loop(service, image, moments, deadline)
@@ -120,8 +120,8 @@ async def measure(
         deadlines_missed=sum(value > deadline for value in accepted)
         + sum(exchange.status == 504 for exchange in exchanges),
         resident_idle_mb=idle,
-        resident_peak_mb=memory_mb(service.pid, "VmHWM"),
-        resident_after_mb=memory_mb(service.pid, "VmRSS"),
+        resident_peak_mb=resident_mb(service.pid, "VmHWM"),
+        resident_after_mb=resident_mb(service.pid),
     )
 
 

@@ -1,111 +1,193 @@
-"""The service on this machine: start, latency, memory, and throughput beside the bare engine's in the same run.
+"""The service on this machine: start, latency, memory; and under load beside the bare engine, LitServe and BentoML.
 
-    python -m benchmarks.service --json out/benchmark.json
-
-Needs a quiet machine: clients, service and engine share its cores. The bare engine and the service take turns, so that
-a change of the machine's mood falls on both.
+All that are compared take turns in one run, so that a change of the machine's mood falls on each. The bare engine is
+ours on pixels that are decoded already, at the better of two batch sizes: nothing that decodes and encodes on the same
+cores can be faster.
 """
 
-import asyncio
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import click
-import httpx
 import numpy as np
+import numpy.typing as npt
 
+from benchmarks import load, servers
+from benchmarks.load import Load
+from benchmarks.metrics import Batches, read_batches
+from benchmarks.processes import resident_mb, usage
+from benchmarks.servers import Server
 from dap.engines import create_engine
 from dap.engines.base import Engine
-from dap.engines.cores import available_cores
+from dap.formats.depth import DEPTH_FORMATS
 from dap.models import find_model
 from dap.panorama import decode
-from demo.process import ServiceProcess, running_service
-from demo.run import SAMPLE
 
 STARTS = 3
-CLIENTS = 8
-ROUNDS = 5
+SEQUENTIAL_S = 5.0
+WARM_UP_S = 1.5
 ENGINE_BATCHES = (1, 4)
-WARM_UP_S = 1.0
+OPEN_LOOP_SHARES = (0.5, 0.8)
+SEED = 2026
 
 
 @dataclass(frozen=True)
-class Machine:
-    processor: str
-    cores: int
-    memory_gb: float
-    python: str
-    onnxruntime: str
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """Seconds, megabytes (10^6 bytes) and panoramas per second; medians where not said otherwise."""
+class Alone:
+    """The service with nobody else: seconds and megabytes (10^6 bytes), medians where not said otherwise."""
 
     import_s: float
     ready_s: float
     latency_p50_s: float
     latency_p95_s: float
     resident_idle_mb: float
+
+
+@dataclass(frozen=True)
+class Round:
+    """One turn of one server: what it made of the load, and the processor seconds of all its processes."""
+
+    load: Load
+    cpu_s: float
+    memory_mb: float
+
+
+@dataclass
+class Contender:
+    """A server, and its turns under one kind of load."""
+
+    server: Server
+    answer_format: str
+    turns: list[Round] = field(default_factory=list)
+    batches: Batches = field(default_factory=Batches)
+
+    def row(self, engine_per_s: float) -> dict[str, Any]:
+        """Its numbers: throughput as the median of the turns, latencies of all of them together."""
+        together = sum((turn.load for turn in self.turns[1:]), self.turns[0].load)
+        per_s = statistics.median(turn.load.per_s for turn in self.turns)
+        answered = len(together.answered)
+        return {
+            "server": self.server.name,
+            "configuration": self.server.configuration,
+            "format": self.answer_format,
+            "per_s": per_s,
+            "of_engine": per_s / engine_per_s,
+            "per_s_by_turn": [turn.load.per_s for turn in self.turns],
+            "p50_s": together.percentile(0.5),
+            "p95_s": together.percentile(0.95),
+            "p99_s": together.percentile(0.99),
+            "cpu_ms": 1000 * sum(turn.cpu_s for turn in self.turns) / max(answered, 1),
+            "memory_mb": max(turn.memory_mb for turn in self.turns),
+            "mean_batch": self.batches.mean,
+            "answered": answered,
+            "failures": together.failures,
+        }
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that one run measured; rows as `Contender.row` says."""
+
+    alone: Alone
     resident_peak_mb: float
     engine_per_s: float
-    service_per_s: dict[str, float]
+    engine_cpu_ms: float
+    clients: int
+    closed: list[dict[str, Any]]
+    opened: dict[str, list[dict[str, Any]]]
 
 
-@click.command()
-@click.option("--model", default="dap-s", show_default=True)
-@click.option("--requests", default=40, show_default=True, help="One after the other, for the latency.")
-@click.option("--seconds", default=6.0, show_default=True, help="Of each round of throughput.")
-@click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the numbers here."
-)
-def main(model: str, requests: int, seconds: float, json_path: Path | None) -> None:
-    """Measure, and print a table for docs/performance.md."""
-    image = SAMPLE.read_bytes()
-    machine, measured = describe_machine(), measure(model, image, requests, seconds)
-    click.echo(as_markdown(machine, measured))
-    if json_path:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps({"machine": asdict(machine), "measured": asdict(measured)}, indent=2) + "\n")
+def measure(
+    model: str,
+    image: bytes,
+    peers: Path | None,
+    clients: int,
+    seconds: float,
+    rounds: int,
+    advance: Callable[[int], None],
+) -> Result:
+    """All of it, in one run.
 
-
-def measure(model: str, image: bytes, requests: int, seconds: float) -> Measurements:
-    """All of it, in one run."""
-    starts = []
-    for _ in range(STARTS - 1):
-        with running_service("--model", model) as service:
-            starts.append(service.ready_s)
+    Args:
+        model: name or file.
+        image: JPEG.
+        peers: the python of the peers' environment; None to leave them out.
+        clients: of the closed loop.
+        seconds: of each turn.
+        rounds: turns of each contender.
+        advance: told of the seconds that have been measured; see `duration`.
+    """
+    starts = [ready_seconds(model, image) for _ in range(STARTS - 1)]
     engine = create_engine(find_model(model))
     engine.warm_up(ENGINE_BATCHES)
     pixels = decode(image, size=engine.input_size).pixels
-    with running_service("--model", model) as service:
-        idle = memory_mb(service.pid, "VmRSS")
-        latencies = sorted(sequential_latencies(service, image, requests))
-        asyncio.run(service_throughput(service, image, "image/png", WARM_UP_S))
-        bare: dict[int, list[float]] = {size: [] for size in ENGINE_BATCHES}
-        answered: dict[str, list[float]] = {"image/png": [], "application/json": []}
-        for _ in range(ROUNDS):
-            for size in bare:
-                bare[size].append(engine_throughput(engine, np.stack([pixels] * size), seconds / len(bare)))
-            for accept in answered:
-                answered[accept].append(asyncio.run(service_throughput(service, image, accept, seconds)))
-        peak = memory_mb(service.pid, "VmHWM")
-    return Measurements(
+    with ExitStack() as stack:
+        ours = stack.enter_context(servers.ours(image, model))
+        alone = measure_alone(ours, [*starts, ours.ready_s])
+        others = [stack.enter_context(peer) for peer in (_peers(image, model, peers) if peers else ())]
+        contenders = [
+            Contender(server, answer_format) for server in (ours, *others) for answer_format in servers.FORMATS
+        ]
+        check(contenders)
+        bare = BareEngine(engine, pixels)
+        for _ in range(rounds):
+            bare.take_turn(seconds)
+            advance(round(seconds))
+            for contender in contenders:
+                take_turn(contender, ours, partial(closed_load, clients=clients, seconds=seconds))
+                advance(round(seconds))
+        opened = {}
+        for share in OPEN_LOOP_SHARES:
+            arrivals = load.poisson_arrivals(share * bare.per_s, 2 * seconds, SEED)
+            racers = [Contender(server, "png") for server in (ours, *others)]
+            for racer in racers:
+                take_turn(racer, ours, partial(open_load, arrivals=arrivals))
+                advance(round(2 * seconds))
+            opened[f"{share:g}"] = [racer.row(bare.per_s) for racer in racers]
+        return Result(
+            alone,
+            resident_mb(ours.pid, "VmHWM"),
+            bare.per_s,
+            bare.cpu_ms,
+            clients,
+            [contender.row(bare.per_s) for contender in contenders],
+            opened,
+        )
+
+
+def duration(peers: Path | None, seconds: float, rounds: int) -> int:
+    """Seconds that the loads of `measure` take, starts and warming up aside."""
+    parties = 3 if peers else 1
+    turns = rounds * (1 + parties * len(servers.FORMATS)) + 2 * parties * len(OPEN_LOOP_SHARES)
+    return turns * round(seconds)
+
+
+def _peers(image: bytes, model: str, python: Path) -> Iterator[Any]:
+    yield servers.litserve(image, model, python)
+    yield servers.bentoml(image, model, python)
+
+
+def ready_seconds(model: str, image: bytes) -> float:
+    with servers.ours(image, model) as server:
+        return server.ready_s
+
+
+def measure_alone(ours: Server, starts: Sequence[float]) -> Alone:
+    idle = resident_mb(ours.pid)
+    latencies = load.run(load.closed_loop(ours.requests["png"], 1, SEQUENTIAL_S, WARM_UP_S))
+    return Alone(
         import_s=statistics.median(import_seconds() for _ in range(5)),
-        ready_s=statistics.median([*starts, service.ready_s]),
-        latency_p50_s=statistics.median(latencies),
-        latency_p95_s=latencies[int(0.95 * (len(latencies) - 1))],
+        ready_s=statistics.median(starts),
+        latency_p50_s=latencies.percentile(0.5),
+        latency_p95_s=latencies.percentile(0.95),
         resident_idle_mb=idle,
-        resident_peak_mb=peak,
-        engine_per_s=max(statistics.median(rounds) for rounds in bare.values()),
-        service_per_s={accept: statistics.median(rounds) for accept, rounds in answered.items()},
     )
 
 
@@ -116,90 +198,127 @@ def import_seconds() -> float:
     return float(run.stdout)
 
 
-def sequential_latencies(service: ServiceProcess, image: bytes, requests: int) -> list[float]:
-    """Seconds of each request for the depth PNG at the panorama's own size."""
-    seconds = []
-    with httpx.Client(base_url=service.url, timeout=60.0) as client:
-        for _ in range(requests):
-            started = time.perf_counter()
-            client.post("/depth", content=image, headers={"Content-Type": "image/jpeg"}).raise_for_status()
-            seconds.append(time.perf_counter() - started)
-    return seconds
+def check(contenders: Sequence[Contender]) -> None:
+    """Hold the first answers against each other.
+
+    Raises:
+        RuntimeError: one is no depth map, or another one than ours: then there is nothing to compare.
+    """
+    known: dict[str, npt.NDArray[np.float32]] = {}
+    for contender in contenders:
+        answer = load.run(load.ask(contender.server.requests[contender.answer_format]))
+        reader = DEPTH_FORMATS[contender.answer_format].decode
+        if answer.status != 200 or reader is None:
+            raise RuntimeError(f"{contender.server.name} answered {answer.status}: {answer.body[:200]!r}")
+        depth = reader(answer.body).depth
+        if not np.array_equal(depth, known.setdefault(contender.answer_format, depth)):
+            raise RuntimeError(f"{contender.server.name} answers another {contender.answer_format} than ours")
 
 
-async def service_throughput(service: ServiceProcess, image: bytes, accept: str, seconds: float) -> float:
-    """Answers per second to clients that each send the next request when the last is answered."""
-    headers = {"Content-Type": "image/jpeg", "Accept": accept}
-    started = time.perf_counter()
+class BareEngine:
+    """The engine alone, its batch sizes in turns."""
 
-    async def client_loop(client: httpx.AsyncClient) -> int:
-        answered = 0
-        while time.perf_counter() < started + seconds:
-            (await client.post("/depth", content=image, headers=headers)).raise_for_status()
-            answered += 1
-        return answered
+    def __init__(self, engine: Engine, pixels: npt.NDArray[np.uint8]) -> None:
+        self._engine = engine
+        self._batches = [np.stack([pixels] * size) for size in ENGINE_BATCHES]
+        self._turns: dict[int, list[tuple[float, float]]] = {size: [] for size in ENGINE_BATCHES}
 
-    async with httpx.AsyncClient(base_url=service.url, timeout=60.0) as client:
-        answered = await asyncio.gather(*(client_loop(client) for _ in range(CLIENTS)))
-    return sum(answered) / (time.perf_counter() - started)
+    def take_turn(self, seconds: float) -> None:
+        for batch in self._batches:
+            cpu, started, runs = time.process_time(), time.perf_counter(), 0
+            while time.perf_counter() < started + seconds / len(self._batches):
+                self._engine.infer(batch)
+                runs += len(batch)
+            per_s = runs / (time.perf_counter() - started)
+            self._turns[len(batch)].append((per_s, 1000 * (time.process_time() - cpu) / runs))
 
+    @property
+    def per_s(self) -> float:
+        """Panoramas per second: the median of the turns of the better batch size."""
+        return self._best[0]
 
-def engine_throughput(engine: Engine, batch: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], seconds: float) -> float:
-    """Panoramas per second of the engine alone, on pixels that are already there."""
-    started, runs = time.perf_counter(), 0
-    while time.perf_counter() < started + seconds:
-        engine.infer(batch)
-        runs += 1
-    return runs * len(batch) / (time.perf_counter() - started)
+    @property
+    def cpu_ms(self) -> float:
+        """Processor milliseconds of a panorama, likewise."""
+        return self._best[1]
 
-
-def memory_mb(pid: int, field: str) -> float:
-    """A field of /proc/PID/status."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    (kilobytes,) = (int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
-    return kilobytes * 1024 / 1e6
-
-
-def describe_machine() -> Machine:
-    processors = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    (kilobytes,) = (int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal:"))
-    return Machine(
-        processor=processors[0] if processors else platform.machine(),
-        cores=available_cores(),
-        memory_gb=round(kilobytes * 1024 / 1e9, 1),
-        python=platform.python_version(),
-        onnxruntime=version("onnxruntime"),
-    )
+    @property
+    def _best(self) -> tuple[float, float]:
+        medians = [tuple(map(statistics.median, zip(*turns, strict=True))) for turns in self._turns.values()]
+        per_s, cpu_ms = max(medians)
+        return per_s, cpu_ms
 
 
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines()
+LoadOf = Callable[[load.Request, Callable[[], None]], Load]
 
 
-def as_markdown(machine: Machine, measured: Measurements) -> str:
-    """The machine in a line, and a table."""
+def take_turn(contender: Contender, ours: Server, load_of: LoadOf) -> None:
+    server = contender.server
+    used: list[tuple[float, float]] = []
+
+    def look() -> None:
+        now = usage(server.pid)
+        used.append((now.cpu_s, now.memory_mb))
+
+    before = read_batches(server.url) if server is ours else Batches()
+    result = load_of(server.requests[contender.answer_format], look)
+    if server is ours:
+        contender.batches += read_batches(server.url) - before
+    contender.turns.append(Round(result, used[-1][0] - used[0][0], used[-1][1]))
+
+
+def closed_load(request: load.Request, look: Callable[[], None], clients: int, seconds: float) -> Load:
+    return load.run(load.closed_loop(request, clients, seconds, WARM_UP_S, look))
+
+
+def open_load(request: load.Request, look: Callable[[], None], arrivals: Sequence[float]) -> Load:
+    look()
+    result = load.run(load.open_loop(request, arrivals))
+    look()
+    return result
+
+
+def as_markdown(result: Result) -> str:
+    """Tables for docs/performance.md."""
+    alone = result.alone
     rows = {
-        "import of the service": f"{measured.import_s:.2f} s",
-        "start to ready": f"{measured.ready_s:.2f} s",
-        "one 1024x512 JPEG to depth PNG, p50": f"{measured.latency_p50_s:.3f} s",
-        "the same, p95": f"{measured.latency_p95_s:.3f} s",
-        "resident memory when ready": f"{measured.resident_idle_mb:.0f} MB",
-        "resident memory, peak of the run": f"{measured.resident_peak_mb:.0f} MB",
-        "bare engine": f"{measured.engine_per_s:.2f} panoramas/s",
+        "import of the service": f"{alone.import_s:.2f} s",
+        "start to ready": f"{alone.ready_s:.2f} s",
+        "one 1024x512 JPEG to depth PNG, p50": f"{alone.latency_p50_s:.3f} s",
+        "the same, p95": f"{alone.latency_p95_s:.3f} s",
+        "resident memory when ready": f"{alone.resident_idle_mb:.0f} MB",
+        "resident memory, peak of the run": f"{result.resident_peak_mb:.0f} MB",
+        "bare engine": f"{result.engine_per_s:.2f} panoramas/s, {result.engine_cpu_ms:.0f} ms of processor time each",
     }
-    for accept, per_s in measured.service_per_s.items():
-        share = per_s / measured.engine_per_s
-        rows[f"{CLIENTS} clients, {accept}"] = f"{per_s:.2f} panoramas/s, {share:.2f} of the bare engine"
-    lines = [
-        f"{machine.processor}, {machine.cores} cores, {machine.memory_gb} GB; "
-        f"Python {machine.python}, ONNX Runtime {machine.onnxruntime}",
-        "",
-        "| what | measured |",
-        "|---|---|",
-        *(f"| {what} | {value} |" for what, value in rows.items()),
-    ]
+    lines = ["| what | measured |", "|---|---|", *(f"| {what} | {value} |" for what, value in rows.items())]
+    lines += ["", f"Closed loop, {result.clients} clients:", "", *_table(result.closed)]
+    for share, racers in result.opened.items():
+        rate = float(share) * result.engine_per_s
+        lines += ["", f"Open loop, {rate:.1f} requests/s ({share} of the bare engine), Poisson:", "", *_table(racers)]
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    main()
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    head = (
+        "server|runs as|answer|panoramas/s|of the bare engine|p50 s|p95 s|p99 s|CPU ms each|memory MB|mean batch|failed"
+    )
+    columns = head.split("|")
+    return [
+        f"| {' | '.join(columns)} |",
+        "|" + "---|" * len(columns),
+        *(
+            f"| {row['server']} | {row['configuration']} | {row['format']} "
+            f"| {row['per_s']:.2f} | {row['of_engine']:.3f} "
+            f"| {row['p50_s']:.3f} | {row['p95_s']:.3f} | {row['p99_s']:.3f} | {row['cpu_ms']:.0f} "
+            f"| {row['memory_mb']:.0f} | {_or_dash(row['mean_batch'])} | {sum(row['failures'].values())} |"
+            for row in rows
+        ),
+    ]
+
+
+def _or_dash(number: float) -> str:
+    return f"{number:.1f}" if number else ""
+
+
+def as_json(machine: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    return json.dumps({"machine": machine, "measured": result}, indent=2) + "\n"

@@ -1,0 +1,38 @@
+"""What the service says of its batches, from /metrics."""
+
+import re
+import urllib.request
+from dataclasses import dataclass
+
+_SAMPLE = re.compile(r"^dap_batch_size_(sum|count) (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How many times the engine ran, and how many panoramas it was given in all."""
+
+    runs: float = 0.0
+    panoramas: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        """Panoramas of a batch; 0 if there was none."""
+        return self.panoramas / self.runs if self.runs else 0.0
+
+    def __add__(self, other: "Batches") -> "Batches":
+        return Batches(self.runs + other.runs, self.panoramas + other.panoramas)
+
+    def __sub__(self, other: "Batches") -> "Batches":
+        return Batches(self.runs - other.runs, self.panoramas - other.panoramas)
+
+
+def read_batches(url: str) -> Batches:
+    """Since the service at `url` started."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
+        return parse_batches(answer.read().decode())
+
+
+def parse_batches(text: str) -> Batches:
+    """From the text that Prometheus reads."""
+    found = {name: float(value) for name, value in _SAMPLE.findall(text)}
+    return Batches(found["count"], found["sum"])
