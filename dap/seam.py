@@ -1,7 +1,8 @@
 """No seam at the left and right border: two predictions, half a turn apart, blended by longitude.
 
-A network without circular padding does not know that the borders of a panorama meet. What it says there of the
-panorama turned by half a turn it says in the middle of the picture.
+A network without circular padding, such as DAP's own, does not know that the borders of a panorama meet. Of the
+panorama turned by half a turn it sees the same place in the middle of the picture. A network that goes round the
+circle, such as dap-s, says the same both times: it has no seam to begin with.
 """
 
 import numpy as np
@@ -24,10 +25,11 @@ def half_turn(panorama: npt.NDArray[sphere.Scalar]) -> npt.NDArray[sphere.Scalar
 def weights(width: int) -> npt.NDArray[np.float32]:
     """Of the straight prediction, float32 (W,): 0 in its outermost columns, 1 in its two middle ones, smooth between.
 
+    The width is even and at least 4.
     Those of the turned one are the same, half a turn on, and the two add up to 1.
     """
     columns = np.arange(width)
-    from_border = np.minimum(columns, width - 1 - columns) / max(1, width // 2 - 1)
+    from_border = np.minimum(columns, width - 1 - columns) / (width // 2 - 1)
     return np.square(np.sin(np.pi / 2 * from_border)).astype(np.float32)
 
 
@@ -49,18 +51,18 @@ def blend(straight: Output, turned: Output) -> Output:
 
 
 def seam_error(depth_map: DepthMap) -> float | None:
-    """How much larger the step across the left/right border is than between neighbouring columns elsewhere.
+    """By what share of the depth the two sides of the left/right border disagree: 0 is no seam, 0.05 one of 5 percent.
 
-    The step is the mean of abs(log depth ratio) over the rows where both columns are valid, weighted by solid angle;
-    elsewhere is the median over all other pairs of neighbours. 1: no seam. None: nothing to compare.
+    On either side the log of depth is continued from the two outermost columns to the border itself, half a column
+    further, where both sides must meet on any surface. The median over the rows, weighted by solid angle, is blind to
+    the rows in which one surface ends there before another. None where no row is valid.
     """
-    weight = sphere.solid_angles(*depth_map.size)[:, None]
-    logs = np.log(np.maximum(depth_map.depth, np.float32(NEAREST_M)))
-    both = depth_map.valid & np.roll(depth_map.valid, 1, axis=1)
-    steps = np.where(both, np.abs(logs - np.roll(logs, 1, axis=1)), 0)
-    seen = (both * weight).sum(axis=0)
-    means = np.divide((steps * weight).sum(axis=0), seen, out=np.full(len(seen), np.nan), where=seen > 0)
-    elsewhere = means[1:][seen[1:] > 0]
-    if seen[0] == 0 or not len(elsewhere) or np.median(elsewhere) == 0:
+    columns = [-2, -1, 0, 1]
+    rows = depth_map.valid[:, columns].all(axis=1)
+    if not rows.any():
         return None
-    return float(means[0] / np.median(elsewhere))
+    beyond, left, right, further = np.log(np.maximum(depth_map.depth[:, columns][rows], NEAREST_M)).T
+    steps = np.abs((left + (left - beyond) / 2) - (right + (right - further) / 2))
+    order = np.argsort(steps)
+    reached = np.cumsum(sphere.solid_angles(*depth_map.size)[rows][order])
+    return float(steps[order][np.searchsorted(reached, reached[-1] / 2)])
