@@ -24,7 +24,29 @@ Weighting = Literal["pixels", "sphere"]
 # A prediction nearer than this counts as this: the logarithm of nothing is no number.
 NEAREST_M = 1e-3
 # Pixels that are compared at a time: in double precision all of a large panorama would take gigabytes.
-_BLOCK_PIXELS = 1 << 17
+_BLOCK_PIXELS = 1 << 15
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Predictions against the truth, pixel by pixel; each float64 (N,), lengths in the protocol's unit.
+
+    Attributes:
+        truth: what is true.
+        difference: prediction - truth.
+        ratio: the larger of the two / the smaller.
+        log_ratio: its natural logarithm.
+    """
+
+    truth: FloatArray
+    difference: FloatArray
+    ratio: FloatArray
+    log_ratio: FloatArray
+
+    @classmethod
+    def of(cls, prediction: FloatArray, truth: FloatArray) -> "Errors":
+        ratio = np.maximum(prediction, truth) / np.minimum(prediction, truth)
+        return cls(truth, prediction - truth, ratio, np.log(ratio))
 
 
 @dataclass(frozen=True)
@@ -34,13 +56,13 @@ class Metric:
     Attributes:
         name: as in the tables of the field, in lower case.
         lower_is_better: whether a smaller value is the better one.
-        term: of prediction and truth, both (N,) and in the protocol's unit: what is averaged.
+        term: of each pixel, (N,): what is averaged.
         root: whether the square root is taken of the mean.
     """
 
     name: str
     lower_is_better: bool
-    term: Callable[[FloatArray, FloatArray], npt.NDArray[Any]]
+    term: Callable[[Errors], npt.NDArray[Any]]
     root: bool = False
 
     def is_better(self, value: float, than: float) -> bool:
@@ -52,16 +74,16 @@ class Metric:
 
 
 def _delta(power: int) -> Metric:
-    return Metric(f"delta{power}", False, lambda p, g: np.maximum(p / g, g / p) < 1.25**power)
+    return Metric(f"delta{power}", False, lambda of: of.ratio < 1.25**power)
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric("absrel", True, lambda p, g: np.abs(p - g) / g),
-    Metric("sqrel", True, lambda p, g: (p - g) ** 2 / g),
-    Metric("rmse", True, lambda p, g: (p - g) ** 2, root=True),
-    Metric("rmselog", True, lambda p, g: (np.log(p) - np.log(g)) ** 2, root=True),
-    Metric("log10", True, lambda p, g: np.abs(np.log10(p) - np.log10(g))),
-    Metric("mae", True, lambda p, g: np.abs(p - g)),
+    Metric("absrel", True, lambda of: np.abs(of.difference) / of.truth),
+    Metric("sqrel", True, lambda of: of.difference**2 / of.truth),
+    Metric("rmse", True, lambda of: of.difference**2, root=True),
+    Metric("rmselog", True, lambda of: of.log_ratio**2, root=True),
+    Metric("log10", True, lambda of: of.log_ratio / np.log(10)),
+    Metric("mae", True, lambda of: np.abs(of.difference)),
     _delta(1),
     _delta(2),
     _delta(3),
@@ -166,8 +188,8 @@ PROTOCOLS: dict[str, Protocol] = {
             masked=100.0,
             unit=100.0,
             metrics=_instead(
-                Metric("rmse", True, lambda p, g: np.abs(p - g)),
-                Metric("rmselog", True, lambda p, g: (np.log10(p) - np.log10(g)) ** 2, root=True),
+                Metric("rmse", True, lambda of: np.abs(of.difference)),
+                Metric("rmselog", True, lambda of: (of.log_ratio / np.log(10)) ** 2, root=True),
             ),
         ),
         Protocol("panda", "truth up to 10 m; predictions of 0.1 m at least", max_truth=10.0, nearest=0.1),
@@ -427,9 +449,9 @@ class _Sums:
         self.pixels += len(truth)
         # Summed as the terms are, so that a share of all is exactly 1.
         self.area += float(np.ones(len(truth)) @ solid_angles)
-        prediction, truth = prediction / self._protocol.unit, truth / self._protocol.unit
+        errors = Errors.of(prediction / self._protocol.unit, truth / self._protocol.unit)
         for metric in self._protocol.metrics:
-            term = metric.term(prediction, truth).astype(np.float64, copy=False)
+            term = metric.term(errors).astype(np.float64, copy=False)
             self._sums[metric.name] += term.sum(), term @ solid_angles
 
     def scores(self, weighting: Weighting) -> dict[str, float]:
