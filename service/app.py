@@ -12,7 +12,7 @@ from service import openapi, problems
 from service.middleware import AccessLog, Admission, BodyLimit, RequestHeaders
 from service.pipeline import Pipeline
 from service.responses import Unsent
-from service.routes import depth, evaluate, health, metrics, models, normals, pages, pointcloud, views
+from service.routes import depth, evaluate, health, inference, metrics, models, normals, pages, pointcloud, views
 from service.routes import problems as problem_kinds
 from service.serving import EngineFactory, Serving, open_engine
 from service.settings import Settings
@@ -70,7 +70,9 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
     app.state.settings, app.state.telemetry = settings, telemetry
     app.state.serving, app.state.pipeline = serving, pipeline
     app.state.unsent = Unsent(settings.max_answer_bytes_in_progress)
-    for module in (depth, pointcloud, normals, views, evaluate, models, health, metrics, problem_kinds, pages):
+    for module in (depth, pointcloud, normals, views, evaluate, inference):
+        app.include_router(module.router)
+    for module in (models, health, metrics, problem_kinds, pages):
         app.include_router(module.router)
     # The last one added is the first that a request passes.
     app.add_middleware(

@@ -96,6 +96,10 @@ class Answer(Generic[Body]):
         return Answer(body, self.range, self.range_mask, self.model, self.scale_factor, self.timing)
 
 
+# Of a body with several panoramas: what they are, and what makes the answer of their depth maps.
+Reader = Callable[[Served], tuple[Sequence[bytes | Pixels], Callable[[Sequence[DepthMap]], Body]]]
+
+
 @dataclass(frozen=True)
 class _Decoded:
     """What the engine is to see, and what is known beside: see `Result` for the colours."""
@@ -157,17 +161,13 @@ class Pipeline:
             self._telemetry.stages_passed(answer.timing)
             return answer
 
-    async def infer(
-        self,
-        read: Callable[[Served], Sequence[bytes | Pixels]],
-        write: Callable[[Served, Sequence[DepthMap]], Body],
-    ) -> Answer[Body]:
+    async def infer(self, read: Reader[Body]) -> Answer[Body]:
         """What the model says of several panoramas, each with a place of its own in the queue. One fails: all fail.
 
         Args:
-            read: the panoramas, as `answer` takes them; runs in the decode pool.
-            write: makes what is answered of their depth maps, at the size of the model, without a range mask and with
-                the in-range probabilities; runs in the encode pool.
+            read: gives the panoramas, as `answer` takes them, and what makes the answer of their depth maps, which are
+                of the model's size, without a range mask and with the in-range probabilities. Runs in the decode pool,
+                and what it gives in the encode pool.
 
         Raises:
             DapError: as `read`, and as `answer` says.
@@ -175,14 +175,14 @@ class Pipeline:
         job = Job(DepthOptions(range=None, keep_in_range=True), _model_size, _depth_map)
         with self._serving.use() as served:
             with self._telemetry.tracer.stage("read"):
-                pictures = await self._decoding.run(0, read, served)
+                pictures, write = await self._decoding.run(0, read, served)
             rows, columns = served.engine.input_size
             served.batcher.require_room(len(pictures) * rows * columns)
             answers = await _all([self._answer(served, picture, job) for picture in pictures])
             started = time.perf_counter()
-            depth_maps = [answer.body for answer in answers]
             with self._telemetry.tracer.stage("encode"):
-                body = await self._encoding.run(len(pictures) * rows * columns, write, served, depth_maps)
+                depth_maps = [answer.body for answer in answers]
+                body = await self._encoding.run(len(pictures) * rows * columns, write, depth_maps)
             encode_s = time.perf_counter() - started
         for answer in answers:
             self._telemetry.stages_passed(replace(answer.timing, encode=None))

@@ -2,7 +2,7 @@
 
 An error of ours has a type of its own, `/problems/<slug>`, which this service also answers; what is no error of ours
 (no such path, no such method) is `about:blank`, where the status says it all. No problem holds a path of the server,
-a stack or a version.
+a stack or a version. Under /v2 a problem has the form of the Open Inference Protocol, `{"error": detail}`.
 """
 
 import logging
@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from dap.errors import DapError, InvalidParameter, Unavailable
@@ -89,6 +89,8 @@ HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, An
 def _respond(
     scope: Scope, kind: str, title: str, status: int, detail: str, headers: Mapping[str, str] | None = None
 ) -> Response:
+    if scope["path"] == "/v2" or scope["path"].startswith("/v2/"):
+        return JSONResponse({"error": detail}, status, headers)
     problem = Problem(type=kind, title=title, status=status, detail=detail, request_id=_request_id(scope))
     return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
 

@@ -11,7 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from dap.errors import DeadlineExceeded, EmptyInput, InvalidParameter, MalformedRequest, UnsupportedMediaType
-from service.pipeline import Answer, Body, Job, Pipeline
+from service.pipeline import Answer, Body, Job, Pipeline, Reader
 from service.serving import Serving
 from service.settings import Settings
 
@@ -47,6 +47,20 @@ class PostedPanorama:
         async with self._in_time():
             data = await read_image(self._request)
             return await _while_connected(self._request, self._pipeline.answer(data, job))
+
+    async def infer(self, reader: Callable[[bytes], Reader[Body]]) -> Answer[Body]:
+        """The same for a body of whatever kind, which may hold several panoramas.
+
+        Args:
+            reader: what `Pipeline.infer` is to read the body with, given that body.
+
+        Raises:
+            DapError: as `Pipeline.infer` says; DeadlineExceeded.
+            ClientDisconnect: nobody waits for the answer any more.
+        """
+        async with self._in_time():
+            body = await _joined([chunk async for chunk in self._request.stream()])
+            return await _while_connected(self._request, self._pipeline.infer(reader(body)))
 
     async def answer_with_truth(self, job: Callable[[Pipeline, bytes], Coroutine[Any, Any, Job[Body]]]) -> Answer[Body]:
         """The same for a form with the fields `image` and `truth`.
