@@ -2,10 +2,15 @@ import asyncio
 import io
 import json
 import re
+import zipfile
+from email import message_from_bytes
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from dap.formats.colormaps import COLORMAPS
+from dap.formats.depth import DEPTH_FORMATS
 
 INPUT = {"content-type": "image/png"}
 
@@ -85,6 +90,140 @@ class TestFormat:
         said = json.loads(answer.content, parse_constant=pytest.fail)
         assert (said["valid_share"], said["median"]) == (0, None)
 
+    async def test_every_format_is_given_under_its_own_media_type(self, client, panorama) -> None:
+        for name, form in DEPTH_FORMATS.items():
+            answer = await client.post(f"/depth?format={name}", content=panorama(), headers=INPUT)
+            assert (answer.status_code, answer.headers["content-type"]) == (200, form.media_type)
+            assert ("x-depth-scale" in answer.headers) == (form.numbers is not None)
+            if form.decode is not None:
+                assert form.decode(answer.content).size == (64, 128)
+
+    async def test_npz_has_the_probabilities_and_the_rays_that_make_points(self, client, panorama) -> None:
+        answer = await client.post("/depth?format=npz&size=model", content=panorama(red=80), headers=INPUT)
+        with np.load(io.BytesIO(answer.content)) as arrays:
+            assert arrays["thresholds"].tolist() == [10, 20, 50, 100]
+            assert (arrays["in_range"] == np.array([0, 0, 1, 1])[:, None, None]).all()
+            points = arrays["depth"][..., None] * arrays["rays"]
+        assert np.linalg.norm(points, axis=-1) == pytest.approx(40, rel=1e-5)
+
+
+class TestSeveralFormats:
+    async def test_come_as_a_zip_with_a_file_each(self, client, panorama) -> None:
+        answer = await client.post("/depth?format=png,npy,json", content=panorama(red=80), headers=INPUT)
+        assert answer.headers["content-type"] == "application/zip"
+        assert "x-depth-scale" not in answer.headers
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            assert archive.namelist() == ["depth.png", "depth.npy", "depth.json"]
+            assert (numbers(archive.read("depth.png")) == 40 * 512).all()
+            assert (np.load(io.BytesIO(archive.read("depth.npy"))) == 40).all()
+            assert json.loads(archive.read("depth.json"))["valid_share"] == 1
+
+    @pytest.mark.parametrize("accept", ["multipart/mixed", "multipart/*, application/zip;q=0.5"])
+    async def test_come_as_parts_where_that_is_preferred(self, client, panorama, accept: str) -> None:
+        headers = {**INPUT, "accept": accept}
+        answer = await client.post("/depth?format=png,npy", content=panorama(), headers=headers)
+        message = message_from_bytes(
+            b"Content-Type: " + answer.headers["content-type"].encode() + b"\r\n\r\n" + answer.content
+        )
+        parts = message.get_payload()
+        assert [part.get_content_type() for part in parts] == ["image/png", "application/x-npy"]
+        assert [part.get_filename() for part in parts] == ["depth.png", "depth.npy"]
+        assert numbers(parts[0].get_payload(decode=True)).shape == (64, 128)
+
+    async def test_one_is_no_bundle_whatever_is_accepted(self, client, panorama) -> None:
+        answer = await client.post("/depth?format=png", content=panorama(), headers={"accept": "multipart/mixed"})
+        assert answer.headers["content-type"] == "image/png"
+
+    async def test_together_have_no_more_pixels_than_an_answer_may(self, serving, engine, panorama) -> None:
+        async with serving(max_output_pixels=2 * 64 * 32) as client:
+            two = await client.post("/depth?format=png,npy&size=model", content=panorama())
+            three = await client.post("/depth?format=png,npy,json&size=model", content=panorama())
+        assert (two.status_code, three.status_code) == (200, 413)
+        assert engine.batch_sizes == [1]
+
+
+class TestFill:
+    """The left half is 40 m, the right 5 m: with range=10 the left is not valid."""
+
+    @pytest.fixture
+    def halves(self) -> bytes:
+        pixels = np.full((32, 64, 3), 80, np.uint8)
+        pixels[:, 32:, 0] = 10
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        return file.getvalue()
+
+    @pytest.mark.parametrize(
+        ("fill", "invalid", "header"), [("nan", np.nan, "NaN"), ("range", 10, "10"), ("zero", 0, "0")]
+    )
+    async def test_is_what_float_formats_hold_where_nothing_is_valid(
+        self, client, halves, fill: str, invalid: float, header: str
+    ) -> None:
+        for name in ("npy", "exr", "tiff"):
+            answer = await client.post(f"/depth?format={name}&range=10&fill={fill}", content=halves)
+            assert answer.headers["x-depth-invalid"] == header
+        answer = await client.post(f"/depth?format=npy&range=10&fill={fill}", content=halves)
+        metres = np.load(io.BytesIO(answer.content))
+        np.testing.assert_array_equal(metres[:, :32], np.float32(invalid))
+        assert (metres[:, 32:] == 5).all()
+
+
+class TestColours:
+    async def test_a_picture_has_the_colours_of_the_map_that_is_named(self, client, panorama) -> None:
+        pictures = {
+            name: (await client.post(f"/depth?format=jpeg&colormap={name}", content=panorama())).content
+            for name in COLORMAPS
+        }
+        assert len(set(pictures.values())) == len(COLORMAPS)
+        with Image.open(io.BytesIO(pictures["grey"])) as grey:
+            red, green, blue = (np.asarray(channel).astype(int) for channel in grey.convert("RGB").split())
+        assert abs(red - green).max() <= 2
+        assert abs(red - blue).max() <= 2
+
+
+class TestOptions:
+    """What the core does with them its own tests show; here, that they arrive."""
+
+    async def test_blend_costs_two_panoramas_of_one_batch(self, client, engine, panorama) -> None:
+        answer = await client.post("/depth?seam=blend&format=npy", content=panorama(red=80))
+        assert engine.batch_sizes == [2]
+        assert np.load(io.BytesIO(answer.content)) == pytest.approx(40, rel=1e-5)
+
+    async def test_nearest_invents_no_depth_and_bilinear_does(self, client) -> None:
+        pixels = np.full((128, 256, 3), 80, np.uint8)
+        pixels[:, 128:] = 40
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        found = {}
+        for upsample in ("nearest", "bilinear", "guided"):
+            answer = await client.post(f"/depth?format=npy&upsample={upsample}", content=file.getvalue())
+            found[upsample] = set(np.unique(np.load(io.BytesIO(answer.content))).tolist())
+        assert found["nearest"] == {20, 40}
+        assert len(found["bilinear"]) > 2
+        assert {round(metres) for metres in found["guided"]} == {20, 40}  # the colours have an edge there
+
+    async def test_a_nadir_mask_is_not_valid(self, client, panorama) -> None:
+        answer = await client.post("/depth?nadir_mask=45", content=panorama(red=80, height=32))
+        valid = numbers(answer.content) > 0
+        assert valid[:24].all()
+        assert not valid[24:].any()
+
+    async def test_a_camera_height_scales_and_the_factor_is_in_the_answer(self, client) -> None:
+        down = (np.arange(32) + 0.5) / 32 * np.pi - np.pi / 2
+        metres = np.where(down > 0, np.minimum(100, 20 / np.abs(np.sin(down))), 100)  # a floor 20 m below
+        pixels = np.broadcast_to(np.rint(2 * metres).astype(np.uint8)[:, None, None], (32, 64, 3))
+        file = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
+        answer = await client.post("/depth?camera_height=10&format=json", content=file.getvalue())
+        assert float(answer.headers["x-scale-factor"]) == pytest.approx(0.5, rel=0.03)
+        assert answer.json()["scale_factor"] == pytest.approx(float(answer.headers["x-scale-factor"]), rel=1e-4)
+        plain = await client.post("/depth", content=file.getvalue())
+        assert "x-scale-factor" not in plain.headers
+
+    async def test_a_camera_height_without_a_floor_is_a_problem_of_its_own(self, client, panorama) -> None:
+        answer = await client.post("/depth?camera_height=1.6&nadir_mask=90", content=panorama())
+        assert (answer.status_code, answer.json()["type"]) == (422, "/problems/floor-not-found")
+
 
 class TestRange:
     @pytest.mark.parametrize(("range_", "is_valid"), [("10", False), ("20", False), ("50", True), ("100", True)])
@@ -147,7 +286,23 @@ class TestBadParameter:
             "size=0x0",
             "size=-64x-32",
             "format=gif",
+            "format=png,png",
+            "format=png,gif",
+            "format=,",
             "rnage=20",
+            "fill=range&format=npy&range=none",
+            "fill=zero",
+            "fill=zero&format=png,jpeg",
+            "fill=mean&format=npy",
+            "colormap=grey",
+            "colormap=plasma&format=jpeg",
+            "seam=smooth",
+            "upsample=bicubic",
+            "nadir_mask=91",
+            "nadir_mask=-1",
+            "nadir_mask=nan",
+            "camera_height=0",
+            "camera_height=inf",
         ],
     )
     async def test_is_422_and_nothing_else_happens(self, client, engine, panorama, query: str) -> None:
