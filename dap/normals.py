@@ -99,8 +99,10 @@ def _tangent(here: _Floats, after: tuple[_Floats, _Bools], before: tuple[_Floats
     backward_weight = np.square(_dot(forward, forward)) * before[1]
     total = forward_weight + backward_weight
     share = np.divide(forward_weight, total, out=np.zeros_like(total), where=total > 0)
-    return forward * share + backward * np.where(total > 0, 1 - share, np.float32(0))
+    tangent: _Floats = forward * share + backward * np.where(total > 0, 1 - share, np.float32(0))
+    return tangent
 
 
 def _dot(a: _Floats, b: _Floats) -> _Floats:
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+    product: _Floats = a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+    return product

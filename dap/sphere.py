@@ -101,7 +101,8 @@ def beyond_poles(array: npt.NDArray[Scalar], rows: int) -> npt.NDArray[Scalar]:
     """
     height, width = array.shape
     circle = np.concatenate([array, np.roll(array[::-1], width // 2, axis=1)])
-    return circle[np.arange(-rows, height + rows) % (2 * height)]
+    around: npt.NDArray[Scalar] = circle[np.arange(-rows, height + rows) % (2 * height)]
+    return around
 
 
 def roll_yaw(array: npt.NDArray[Scalar], columns: int) -> npt.NDArray[Scalar]:
