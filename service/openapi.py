@@ -28,6 +28,7 @@ from dap.errors import (
     UnsupportedMediaType,
 )
 from dap.formats.base import Format
+from dap.formats.bundle import MULTIPART, ZIP
 from dap.headers import MEDIA_TYPES
 from service import problems
 from service.settings import Settings
@@ -55,6 +56,11 @@ PANORAMA_ERRORS: tuple[type[DapError], ...] = (
     DeadlineExceeded,
 )
 _PANORAMA = f"An equirectangular panorama, 2:1 or placed on the sphere by GPano data: {', '.join(MEDIA_TYPES)}"
+# Several formats in one answer: media types, each with a description.
+BUNDLES = {
+    ZIP: "several formats, a file each",
+    MULTIPART: "several formats, a part each, where the header Accept prefers that",
+}
 _ANSWER_HEADERS = {
     "X-Model": "Name of the model.",
     "X-Range": "The range asked for in metres, or `none`.",

@@ -15,11 +15,11 @@ from dap.depth import DepthMap, Fill
 from dap.errors import InvalidParameter
 from dap.formats import npz, preview, statistics
 from dap.formats.base import EncodeOptions, Format
-from dap.formats.bundle import Part, multipart_of, zip_of
+from dap.formats.bundle import MULTIPART, ZIP, Part, bundle_of
 from dap.formats.colormaps import COLORMAPS
 from dap.formats.depth import DEPTH_FORMATS
 from dap.formats.negotiation import choose_many, negotiate, quality
-from service.openapi import panorama_answer, panorama_body
+from service.openapi import BUNDLES, panorama_answer, panorama_body
 from service.parameters import AcceptHeader, PanoramaQuery, one_of, some_of
 from service.pipeline import Job, Result
 from service.requests import Posted
@@ -29,11 +29,6 @@ router = APIRouter(tags=["panoramas"])
 
 _FLOATS = [entry for entry in DEPTH_FORMATS.values() if entry.numbers and entry.numbers.invalid is None]
 _PICTURES = [preview.JPEG, preview.PNG]
-_ZIP, _MULTIPART = "application/zip", "multipart/mixed"
-_BUNDLES = {
-    _ZIP: "several formats, a file each",
-    _MULTIPART: "several formats, a part each, where the header Accept prefers that",
-}
 _NUMBER_HEADERS = {
     "X-Depth-Unit": "Unit of the numbers, where the answer is numbers in one format.",
     "X-Depth-Scale": "Metres are the number divided by this.",
@@ -89,7 +84,7 @@ class DepthQuery(PanoramaQuery):
     "/depth",
     summary="Metric depth of a panorama",
     response_class=Response,
-    responses=panorama_answer(DEPTH_FORMATS.values(), _BUNDLES, _NUMBER_HEADERS),
+    responses=panorama_answer(DEPTH_FORMATS.values(), BUNDLES, _NUMBER_HEADERS),
     openapi_extra=panorama_body(),
 )
 async def depth(
@@ -103,7 +98,7 @@ async def depth(
         _write,
         formats=formats,
         options=EncodeOptions(query.fill, query.colormap),
-        as_parts=quality(_MULTIPART, accept) > quality(_ZIP, accept),
+        as_multipart=quality(MULTIPART, accept) > quality(ZIP, accept),
     )
     options = query.options(keep_in_range=npz.FORMAT in formats)
     job = Job(options, query.output_size, write, pixels=lambda size: len(formats) * math.prod(size))
@@ -122,13 +117,11 @@ def _number_headers(query: DepthQuery, formats: Sequence[Format[DepthMap]]) -> d
 
 
 def _write(
-    result: Result, formats: Sequence[Format[DepthMap]], options: EncodeOptions, as_parts: bool
+    result: Result, formats: Sequence[Format[DepthMap]], options: EncodeOptions, as_multipart: bool
 ) -> tuple[bytes, str]:
     """The body of the answer and its media type."""
     parts = [Part(f"depth{entry.extension}", entry.media_type, _encode(entry, options, result)) for entry in formats]
-    if len(parts) == 1:
-        return parts[0].body, parts[0].media_type
-    return multipart_of(parts) if as_parts else (zip_of(parts), _ZIP)
+    return bundle_of(parts, as_multipart=as_multipart)
 
 
 def _encode(chosen: Format[DepthMap], options: EncodeOptions, result: Result) -> bytes:

@@ -21,7 +21,7 @@ from dap.formats.negotiation import choose_many, negotiate, quality
 from dap.panorama import Limits
 from dap.postprocess import DepthOptions
 from dap.truth import TruthFile
-from service.openapi import pair_body, panorama_answer
+from service.openapi import BUNDLES, pair_body, panorama_answer
 from service.parameters import AcceptHeader, PredictionQuery, one_of, some_of
 from service.pipeline import Job, Pipeline, Result
 from service.requests import Posted
@@ -29,11 +29,6 @@ from service.responses import AnswerResponse
 from service.settings import Settings
 
 router = APIRouter(tags=["panoramas"])
-
-_BUNDLES = {
-    ZIP: "several formats, a file each",
-    MULTIPART: "several formats, a part each, where the header Accept prefers that",
-}
 
 
 class EvaluateQuery(PredictionQuery):
@@ -91,7 +86,7 @@ class EvaluateQuery(PredictionQuery):
     summary="Error of the depth of a panorama against its true depth",
     response_class=Response,
     responses=panorama_answer(
-        EVALUATION_FORMATS.values(), _BUNDLES, {"X-Protocol": "Name of the protocol of the comparison."}
+        EVALUATION_FORMATS.values(), BUNDLES, {"X-Protocol": "Name of the protocol of the comparison."}
     ),
     openapi_extra=pair_body(),
 )
