@@ -4,9 +4,19 @@ import asyncio
 import functools
 import io
 import os
+import re
+import subprocess
+import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -159,3 +169,44 @@ def red_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "red.onnx"
     path.write_bytes(model.SerializeToString())
     return path
+
+
+@contextmanager
+def _process(model: Path, *flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-c", "from service.commands import serve; serve()", "--port", "0", "--threads", "1"]
+    process = subprocess.Popen(
+        [*command, "--model", str(model), *flags],
+        cwd=Path(__file__).parent.parent.parent,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        line = process.stdout.readline()
+        address = re.search(r"http://\S+:\d+", line)
+        assert address, (line, process.communicate())
+        until(lambda: _is_ready(address.group()))
+        yield process, address.group()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _is_ready(url: str) -> bool:
+    with suppress(httpx.TransportError):
+        return httpx.get(f"{url}/readyz").is_success
+    return False
+
+
+def until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def serve(red_model: Path) -> Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]]]:
+    """The service as a process of its own, ready: `with serve("--threads", "1", OTEL_X="y") as (process, url)`."""
+    return functools.partial(_process, red_model)

@@ -1,12 +1,17 @@
 import asyncio
 import base64
+import io
 import json
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+import tritonclient.http as triton
+from PIL import Image
+from tritonclient.utils import InferenceServerException
 
 INFER = "/v2/models/dap-s/infer"
 
@@ -239,10 +244,6 @@ class TestRefusals:
 
 def _upper_half(red: int) -> bytes:
     """A JPEG with GPano data that place it on the upper half of a sphere of 128 x 64."""
-    import io
-
-    from PIL import Image
-
     xmp = (
         '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
         '<rdf:Description xmlns:GPano="http://ns.google.com/photos/1.0/panorama/" '
@@ -253,3 +254,98 @@ def _upper_half(red: int) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (128, 32), (red, 20, 40)).save(file, "JPEG", xmp=xmp.encode())
     return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def address(serve) -> Iterator[str]:
+    with serve() as (_, url):
+        yield url.removeprefix("http://")
+
+
+@pytest.fixture(scope="module")
+def triton_client(address) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(address) as client:
+        yield client
+
+
+def triton_input(name: str, datatype: str, tensor: np.ndarray, *, binary: bool = True) -> triton.InferInput:
+    sent = triton.InferInput(name, list(tensor.shape), datatype)
+    sent.set_data_from_numpy(tensor, binary_data=binary)
+    return sent
+
+
+class TestTritonClient:
+    """The protocol as others speak it: tritonclient against a process of its own."""
+
+    def test_the_server_and_its_model_are_ready_and_say_what_they_are(self, triton_client) -> None:
+        assert triton_client.is_server_live()
+        assert triton_client.is_server_ready()
+        assert triton_client.is_model_ready("red")
+        assert triton_client.is_model_ready("red", "1")
+        assert not triton_client.is_model_ready("blue")
+        assert "binary_tensor_data" in triton_client.get_server_metadata()["extensions"]
+        assert triton_client.get_model_metadata("red")["inputs"][0]["shape"] == [-1, 32, 64, 3]
+
+    @pytest.mark.parametrize("binary_in", [True, False])
+    @pytest.mark.parametrize("binary_out", [True, False])
+    def test_pixels_become_metres_and_probabilities(self, triton_client, binary_in: bool, binary_out: bool) -> None:
+        result = triton_client.infer(
+            "red",
+            [triton_input("panorama", "UINT8", pixels_of(30, 120), binary=binary_in)],
+            outputs=[triton.InferRequestedOutput(name, binary_data=binary_out) for name in ("depth", "in_range")],
+            request_id="frame 7",
+        )
+        depth, in_range = result.as_numpy("depth"), result.as_numpy("in_range")
+        assert result.get_response()["id"] == "frame 7"
+        assert (depth.dtype, depth.shape, in_range.shape) == (np.float32, (2, 32, 64), (2, 4, 32, 64))
+        assert (depth[0] == 15).all()
+        assert (depth[1] == 60).all()
+        assert in_range[:, :, 0, 0].tolist() == [[0, 1, 1, 1], [0, 0, 0, 1]]
+
+    def test_image_files_need_no_decoder_at_the_client(self, triton_client, panorama) -> None:
+        images = np.array([panorama(red=80, height=128), panorama(red=40, height=64)], np.object_)
+        result = triton_client.infer("red", [triton_input("image", "BYTES", images)], model_version="1")
+        assert [depth[0, 0] for depth in result.as_numpy("depth")] == [40, 20]
+
+    def test_an_output_that_is_not_asked_for_is_not_there(self, triton_client) -> None:
+        wanted = [triton.InferRequestedOutput("depth")]
+        result = triton_client.infer("red", [triton_input("panorama", "UINT8", pixels_of(80))], outputs=wanted)
+        assert result.as_numpy("in_range") is None
+
+    def test_requests_that_come_together_are_all_answered(self, address) -> None:
+        with triton.InferenceServerClient(address, concurrency=4) as client:
+            sent = [
+                client.async_infer("red", [triton_input("panorama", "UINT8", pixels_of(red))])
+                for red in range(20, 200, 20)
+            ]
+            assert [request.get_result().as_numpy("depth")[0, 0, 0] for request in sent] == list(range(10, 100, 10))
+
+    def test_an_answer_may_be_wanted_compressed_and_comes_as_it_is(self, triton_client) -> None:
+        sent = [triton_input("panorama", "UINT8", pixels_of(80))]
+        result = triton_client.infer("red", sent, response_compression_algorithm="gzip")
+        assert (result.as_numpy("depth") == 40).all()
+
+    @pytest.mark.parametrize(
+        ("model", "tensor", "options", "status", "message"),
+        [
+            ("blue", pixels_of(1), {}, "404", "'red', version 1, is served here"),
+            ("red", pixels_of(1)[:, :16], {}, "422", "shape"),
+            ("red", pixels_of(*range(5)), {}, "422", "1 to 4 panoramas"),
+            ("red", pixels_of(1), {"request_compression_algorithm": "gzip"}, "415", "compressed"),
+            ("red", pixels_of(1), {"sequence_id": 7}, "422", "sequence_id"),
+            ("red", pixels_of(1), {"outputs": [triton.InferRequestedOutput("normals")]}, "422", "outputs"),
+            ("red", pixels_of(1), {"headers": {"X-Request-Timeout": "0"}}, "422", "x-request-timeout"),
+        ],
+    )
+    def test_a_refusal_says_why_where_the_client_looks_for_it(
+        self, triton_client, model: str, tensor: np.ndarray, options: dict, status: str, message: str
+    ) -> None:
+        with pytest.raises(InferenceServerException) as refusal:
+            triton_client.infer(model, [triton_input("panorama", "UINT8", tensor)], **options)
+        assert refusal.value.status() == status
+        assert message in refusal.value.message().lower() or message in refusal.value.message()
+
+    def test_the_connection_serves_on_after_a_refusal(self, triton_client) -> None:
+        with pytest.raises(InferenceServerException):
+            triton_client.infer("red", [triton_input("panorama", "UINT8", pixels_of(1)[:, :16])])
+        assert triton_client.is_server_ready()
