@@ -1,7 +1,11 @@
 """The command `dap bench`: the programs that measure. docs/performance.md says what they gave."""
 
+import json
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,6 +30,7 @@ _JSON = click.option(
 def bench() -> None:
     """Measure the service on this machine, which should be quiet."""
     log_to_stderr()
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 @bench.command()
@@ -44,15 +49,41 @@ def service(
     model: str, panorama: Path, peers: Path | None, clients: int, seconds: float, rounds: int, json_path: Path | None
 ) -> None:
     """Start, latency, memory; throughput and latency under load, beside the bare engine and other servers."""
-    from benchmarks.service import as_json, as_markdown, duration, measure
+    from benchmarks.service import as_markdown, duration, measure
 
     with progress("measuring (s)", duration(peers, seconds, rounds)) as advance:
         result = measure(model, panorama.read_bytes(), peers, clients, seconds, rounds, advance)
     machine = describe_machine()
     click.echo(f"{machine}\n\n{as_markdown(result)}")
-    if json_path:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(as_json(asdict(machine), asdict(result)))
+    _write(json_path, {"machine": asdict(machine), "measured": asdict(result)})
+
+
+@bench.command()
+@_MODEL
+@_PANORAMA
+@click.option("--requests", default=20_000, show_default=True)
+@click.option("--clients", default=8, show_default=True)
+@_JSON
+def soak(model: str, panorama: Path, requests: int, clients: int, json_path: Path | None) -> None:
+    """Many mixed requests, good and bad: memory stays, and each gets its due. Ends with 1 if not.
+
+    With a smaller export of the model (`dap export --size`) it is over sooner; what is not the engine sees the same.
+    """
+    from benchmarks.soak import as_markdown, measure
+
+    with progress("requests", requests) as advance:
+        result = measure(model, panorama.read_bytes(), requests, clients, advance)
+    machine = describe_machine()
+    click.echo(f"{machine}; model {Path(model).name}, {clients} clients\n\n{as_markdown(result)}")
+    _write(json_path, {"machine": asdict(machine), "model": Path(model).name, "measured": result.as_dict()})
+    if not result.is_sound:
+        raise SystemExit(1)
+
+
+def _write(path: Path | None, document: Mapping[str, Any]) -> None:
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document, indent=2) + "\n")
 
 
 if __name__ == "__main__":

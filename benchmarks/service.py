@@ -5,7 +5,6 @@ ours on pixels that are decoded already, at the better of two batch sizes: nothi
 cores can be faster.
 """
 
-import json
 import statistics
 import subprocess
 import sys
@@ -318,7 +317,3 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _or_dash(number: float) -> str:
     return f"{number:.1f}" if number else ""
-
-
-def as_json(machine: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    return json.dumps({"machine": machine, "measured": result}, indent=2) + "\n"
