@@ -2,6 +2,14 @@ import re
 
 import pytest
 
+from dap.depth import RANGES, UPSAMPLES
+from dap.formats.clouds import CLOUD_FORMATS
+from dap.formats.colormaps import COLORMAPS
+from dap.formats.depth import DEPTH_FORMATS
+from dap.formats.normals import NORMAL_FORMATS
+from dap.formats.views import VIEW_FORMATS
+from dap.sphere import FRAMES
+
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
 async def test_a_page_and_all_that_it_loads_come_from_this_service(client, path: str) -> None:
@@ -32,3 +40,31 @@ async def test_the_policy_lets_the_page_show_its_preview_and_nothing_load_from_e
     assert "default-src 'self'" in policy
     assert "blob:" in policy
     assert "unsafe" not in policy
+
+
+async def test_the_page_offers_a_download_of_each_format_and_every_choice_there_is(client) -> None:
+    page = (await client.get("/")).text
+    registries = {
+        "/depth": DEPTH_FORMATS,
+        "/pointcloud": CLOUD_FORMATS,
+        "/normals": NORMAL_FORMATS,
+        "/views": VIEW_FORMATS,
+    }
+    offered = re.findall(r'<button data-path="([^"]+)" data-format="([^"]+)">', page)
+    assert sorted(offered) == sorted((path, name) for path, formats in registries.items() for name in formats)
+
+    def choices(name: str) -> set[str]:
+        (select,) = re.findall(rf'<select name="{name}">(.*?)</select>', page)
+        return {value or text for value, text in re.findall(r'<option(?: value="([^"]+)")?[^>]*>([^<]*)', select)}
+
+    assert choices("range") == {*(f"{metres:g}" for metres in RANGES), "none"}
+    assert choices("upsample") == set(UPSAMPLES)
+    assert choices("colormap") == set(COLORMAPS)
+    assert choices("frame") == set(FRAMES)
+
+
+async def test_what_can_be_changed_or_pressed_on_the_page_has_a_name(client) -> None:
+    page = (await client.get("/")).text
+    unlabelled = re.sub(r"<label\b.*?</label>", "", page, flags=re.DOTALL)
+    assert not re.search(r"<(input|select)\b", unlabelled)
+    assert all(text.strip() for text in re.findall(r"<button[^>]*>(.*?)</button>", page))
