@@ -7,12 +7,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from service import openapi, problems
+from service.keys import Access, RequireKey
 from service.middleware import AccessLog, Admission, BodyLimit, RequestHeaders
 from service.pipeline import Pipeline
+from service.ports import ProbePort
 from service.responses import Unsent
-from service.routes import depth, evaluate, health, inference, metrics, models, normals, pages, pointcloud, views
+from service.routes import admin, depth, evaluate, health, inference, metrics, models, normals, pages, pointcloud, views
 from service.routes import problems as problem_kinds
 from service.serving import EngineFactory, Serving, open_engine
 from service.settings import Settings
@@ -23,6 +26,23 @@ _DESCRIPTION = """Metric depth from 360° panoramas.
 
 POST an equirectangular panorama; get the distance of every pixel in metres, or a coloured point cloud. Depth is the
 Euclidean distance along the ray of each pixel, never z. Errors are problem details (RFC 9457)."""
+
+# What a page of another origin may read beside the body.
+_HEADERS_OF_ANSWERS = (
+    "Retry-After",
+    "Server-Timing",
+    "WWW-Authenticate",
+    "X-Depth-Invalid",
+    "X-Depth-Scale",
+    "X-Depth-Unit",
+    "X-Frame",
+    "X-Model",
+    "X-Protocol",
+    "X-Range",
+    "X-Range-Mask",
+    "X-Request-Id",
+    "X-Scale-Factor",
+)
 
 
 class _Application(FastAPI):
@@ -41,9 +61,10 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         engine_factory: makes the engine of the model that the settings name; called in a thread of its own.
 
     Raises:
-        InvalidParameter: the environment asks for traces (`OTEL_...`) that cannot be sent.
+        InvalidParameter: the environment asks for traces (`OTEL_...`) that cannot be sent; a key cannot be one.
     """
     settings = settings or Settings()
+    access = Access.of(settings)
     tracer = open_tracer(os.environ)
     telemetry = Telemetry(tracer)
     serving = Serving(settings, telemetry, engine_factory)
@@ -70,15 +91,34 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
     app.state.settings, app.state.telemetry = settings, telemetry
     app.state.serving, app.state.pipeline = serving, pipeline
     app.state.unsent = Unsent(settings.max_answer_bytes_in_progress)
-    for module in (depth, pointcloud, normals, views, evaluate, inference):
+    for module in (admin, depth, pointcloud, normals, views, evaluate, inference):
         app.include_router(module.router)
     for module in (models, health, metrics, problem_kinds, pages):
         app.include_router(module.router)
     # The last one added is the first that a request passes.
     app.add_middleware(
-        BodyLimit, max_bytes=settings.max_body_bytes, max_bytes_in_progress=settings.max_bytes_in_progress
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        max_bytes_in_progress=settings.max_bytes_in_progress,
+        stall_s=settings.upload_stall_s,
+        bytes_per_s=settings.upload_bytes_per_s,
     )
-    app.add_middleware(Admission, max_requests=settings.max_requests, retry_after_s=lambda: serving.wait_s)
+    app.add_middleware(
+        Admission,
+        max_requests=settings.max_requests,
+        require_room=serving.require_room,
+        retry_after_s=lambda: serving.wait_s,
+    )
+    app.add_middleware(RequireKey, access=access, probe_port=settings.probe_port)
+    app.add_middleware(ProbePort, port=settings.probe_port)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=[origin.strip() for origin in settings.cors_origins.split(",")],
+            allow_methods=("GET", "POST"),
+            allow_headers=("Authorization", "Content-Type", "X-Request-Id", "X-Request-Timeout", "traceparent"),
+            expose_headers=_HEADERS_OF_ANSWERS,
+        )
     app.add_middleware(AccessLog, telemetry=telemetry)
     app.add_middleware(tracer.requests)
     app.add_middleware(RequestHeaders)

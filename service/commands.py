@@ -1,10 +1,13 @@
-"""The sub-command `dap serve`. Each flag is a field of `Settings`, and so has an environment twin `DAP_<NAME>`."""
+"""The sub-command `dap serve`. Each flag is a field of `Settings`, and so has an environment twin `DAP_<NAME>`.
+
+A secret has no flag: every user of the machine can read the command lines of all processes.
+"""
 
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
 import click
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from service.settings import Settings
@@ -32,7 +35,8 @@ def _click_type(annotation: Any) -> click.ParamType[Any]:
 
 def _flags(command: Callable[..., None]) -> Callable[..., None]:
     for name, field in reversed(Settings.model_fields.items()):
-        command = _flag(name, field)(command)
+        if SecretStr not in get_args(field.annotation):
+            command = _flag(name, field)(command)
     return command
 
 
@@ -54,7 +58,7 @@ def serve(**flags: Any) -> None:
     try:
         status = run(settings)
     except OSError as error:
-        raise click.ClickException(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from None
+        raise click.ClickException(error.strerror or str(error)) from None
     raise SystemExit(status)
 
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dap.errors import DapError, InputTooLarge, Overloaded
+from dap.errors import DapError, InputTooLarge, Overloaded, UploadTooSlow
 from service.problems import CLIENT_CLOSED_REQUEST, problem_response, unexpected_response
 from service.telemetry import PROBES, Telemetry
 from service.tracing import current_span, parse_traceparent
@@ -113,27 +113,45 @@ class AccessLog:
 
 
 class Admission:
-    """Takes a bounded number of POST requests at a time, from the first byte in to the last byte out."""
+    """Takes a bounded number of panoramas at a time, from the first byte in to the last byte out, while there is room.
 
-    def __init__(self, app: ASGIApp, max_requests: int, retry_after_s: Callable[[], float]) -> None:
+    Who is refused is refused by the headers, before anything is read or looked up: under overload there are many.
+
+    Args:
+        app: what takes panoramas with POST.
+        max_requests: at a time.
+        require_room: raises Overloaded if a panorama could not be queued now.
+        retry_after_s: when to come back.
+    """
+
+    def __init__(
+        self, app: ASGIApp, max_requests: int, require_room: Callable[[], None], retry_after_s: Callable[[], float]
+    ) -> None:
         self._app = app
         self._max_requests = max_requests
+        self._require_room = require_room
         self._retry_after_s = retry_after_s
         self._in_progress = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"].startswith("/models/"):
             await self._app(scope, receive, send)
             return
-        if self._in_progress >= self._max_requests:
-            error = Overloaded(f"{self._in_progress} requests are in progress already", self._retry_after_s())
-            await problem_response(scope, error)(scope, receive, send)
+        try:
+            self._require_place()
+        except Overloaded as error:
+            await refuse(error, scope, receive, send)
             return
         self._in_progress += 1
         try:
             await self._app(scope, receive, send)
         finally:
             self._in_progress -= 1
+
+    def _require_place(self) -> None:
+        if self._in_progress >= self._max_requests:
+            raise Overloaded(f"{self._in_progress} requests are in progress already", self._retry_after_s())
+        self._require_room()
 
 
 class BodyLimit:
@@ -142,12 +160,18 @@ class BodyLimit:
     Raises, from `receive`:
         InputTooLarge: this body has more than `max_bytes`.
         Overloaded: the bodies in progress together have more than `max_bytes_in_progress`.
+        UploadTooSlow: the next bytes took longer than `stall_s`, or this body, that time aside, comes at less than
+            `bytes_per_s`.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, max_bytes_in_progress: int) -> None:
+    def __init__(
+        self, app: ASGIApp, max_bytes: int, max_bytes_in_progress: int, stall_s: float, bytes_per_s: float
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._max_bytes_in_progress = max_bytes_in_progress
+        self._stall_s = stall_s
+        self._bytes_per_s = bytes_per_s
         self._bytes_in_progress = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -157,35 +181,55 @@ class BodyLimit:
         length = Headers(scope=scope).get("content-length", "")
         announced = int(length) if length.isdecimal() else 0
         received = 0
-        refused = False
+        started: float | None = None
+        is_complete = False
+        refusal: DapError | None = None
 
         async def counted_receive() -> Message:
-            nonlocal received, refused
+            nonlocal received, started, is_complete, refusal
             try:
                 self._check(announced)
-                message = await receive()
+                if is_complete:
+                    return await receive()
+                started = started or time.monotonic()
+                message = await self._next(receive, received, time.monotonic() - started)
                 arrived = len(message.get("body", b""))
                 self._check(received + arrived)
                 self._reserve(arrived)
-            except DapError:
-                refused = True
+            except DapError as error:
+                refusal = error
                 raise
             received += arrived
+            is_complete = not message.get("more_body", False)
             return message
 
-        async def lingering_send(message: Message) -> None:
-            if refused and message["type"] == "http.response.start":
+        async def last_send(message: Message) -> None:
+            if refusal and message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["Connection"] = "close"
-            if refused and message["type"] == "http.response.body" and not message.get("more_body"):
-                await send({**message, "more_body": True})
-                await _linger(receive)
-                message = {"type": "http.response.body", "body": b""}
-            await send(message)
+            if isinstance(refusal, UploadTooSlow):
+                await send(message)  # There is nothing to wait for.
+            else:
+                await _lingering(receive, send)(message)
+
+        async def chosen_send(message: Message) -> None:
+            await (last_send if refusal else send)(message)
 
         try:
-            await self._app(scope, counted_receive, lingering_send)
+            await self._app(scope, counted_receive, chosen_send)
         finally:
             self._bytes_in_progress -= received
+
+    async def _next(self, receive: Receive, received: int, seconds: float) -> Message:
+        """The next bytes of a body that has come so far in so many seconds."""
+        left_s = self._stall_s + received / self._bytes_per_s - seconds
+        try:
+            async with asyncio.timeout(min(self._stall_s, left_s)):
+                return await receive()
+        except TimeoutError:
+            raise UploadTooSlow(
+                f"{received} bytes came in {seconds:.1f} seconds and then none: a body comes at {self._bytes_per_s:g} "
+                f"bytes a second or more and never stops for {self._stall_s:g} seconds"
+            ) from None
 
     def _check(self, size: int) -> None:
         if size > self._max_bytes:
@@ -195,6 +239,24 @@ class BodyLimit:
         if size and self._bytes_in_progress + size > self._max_bytes_in_progress:
             raise Overloaded("the bodies in progress fill the memory set aside for them")
         self._bytes_in_progress += size
+
+
+async def refuse(error: DapError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request with a problem though its body has not been read."""
+    await problem_response(scope, error)(scope, receive, _lingering(receive, send))
+
+
+def _lingering(receive: Receive, send: Send) -> Send:
+    """Sends all of an answer, but ends it only when the rest of the request has come, or was waited for long enough."""
+
+    async def lingering_send(message: Message) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            await send({**message, "more_body": True})
+            await _linger(receive)
+            message = {"type": "http.response.body", "body": b""}
+        await send(message)
+
+    return lingering_send
 
 
 async def _linger(receive: Receive) -> None:

@@ -6,6 +6,7 @@ be stopped, so its pixels count until it is done with them.
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +61,6 @@ def give_way() -> None:
 
     Of Linux, where each thread has a niceness of its own, which those that it starts inherit; elsewhere of no effect.
     """
-    if hasattr(os, "sched_getaffinity"):
+    if sys.platform == "linux":
         thread = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)

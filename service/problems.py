@@ -5,6 +5,7 @@ An error of ours has a type of its own, `/problems/<slug>`, which this service a
 a stack or a version. Under /v2 a problem has the form of the Open Inference Protocol, `{"error": detail}`.
 """
 
+import json
 import logging
 import math
 from collections.abc import Callable, Coroutine, Mapping
@@ -18,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from dap.errors import DapError, InvalidParameter, Unavailable
+from dap.errors import DapError, InvalidParameter, Unauthenticated, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499  # nobody reads the answer; the access log does
@@ -40,9 +41,16 @@ def problem_response(scope: Scope, error: DapError) -> Response:
     """The answer to a request that ended in this error. The access log and the refusals are told its slug."""
     _state(scope)["problem"] = error.slug
     headers = {}
-    if isinstance(error, Unavailable) and error.status != HTTPStatus.GATEWAY_TIMEOUT:
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="dap"'
+    elif isinstance(error, Unavailable) and error.status != HTTPStatus.GATEWAY_TIMEOUT:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s or 0)))
     return _respond(scope, type_of(type(error)), error.title, error.status, str(error), headers)
+
+
+def not_found_response(scope: Scope) -> Response:
+    """The answer to a request for what is not here."""
+    return _without_type(scope, HTTPStatus.NOT_FOUND)
 
 
 def unexpected_response(scope: Scope) -> Response:
@@ -68,9 +76,7 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:
-    title = HTTPStatus(error.status_code).phrase
-    detail = f"{request.method} {request.url.path}: {title}"
-    return _respond(request.scope, "about:blank", title, error.status_code, detail, error.headers)
+    return _without_type(request.scope, HTTPStatus(error.status_code), error.headers)
 
 
 async def _on_client_disconnect(_request: Request, _error: ClientDisconnect) -> Response:
@@ -86,13 +92,19 @@ HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, An
 }
 
 
+def _without_type(scope: Scope, status: HTTPStatus, headers: Mapping[str, str] | None = None) -> Response:
+    detail = f"{scope['method']} {scope['path']}: {status.phrase}"
+    return _respond(scope, "about:blank", status.phrase, status, detail, headers)
+
+
 def _respond(
     scope: Scope, kind: str, title: str, status: int, detail: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     if scope["path"] == "/v2" or scope["path"].startswith("/v2/"):
         return JSONResponse({"error": detail}, status, headers)
-    problem = Problem(type=kind, title=title, status=status, detail=detail, request_id=_request_id(scope))
-    return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
+    # Not by way of `Problem`: of these there are most when there is least time.
+    problem = {"type": kind, "title": title, "status": status, "detail": detail, "request_id": _request_id(scope)}
+    return Response(json.dumps(problem), status, headers, MEDIA_TYPE)
 
 
 def _parameter_error(error: dict[str, Any]) -> str:

@@ -21,6 +21,8 @@ from service.serving import Serving, State
 from service.settings import Settings
 from service.telemetry import JsonFormatter
 
+_FAILED_DRAIN_S = 2
+
 _log = logging.getLogger("dap.service")
 
 
@@ -50,6 +52,8 @@ class Server(uvicorn.Server):
         """Asked ten times a second: whether to go down."""
         if self._serving.state is State.FAILED:
             self.exit_status = 1
+            # Whoever waited for the engine has an error already; uploads to a dead service are not worth waiting for.
+            self.config.timeout_graceful_shutdown = _FAILED_DRAIN_S
         return await super().on_tick(counter) or self.exit_status != 0
 
     def _on_signal(self, number: signal.Signals) -> None:
@@ -70,9 +74,15 @@ def run(settings: Settings) -> int:
     """Serve until a signal comes or the engine fails; return the exit status of the process.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: an address cannot be listened on.
+        InvalidParameter: as `create_app` says.
     """
-    listener = listen(settings.host, settings.port)
+    listeners = [listen(settings.host, settings.port)]
+    where = f"listening on {url(listeners[0])}"
+    if settings.probe_port is not None:
+        listeners.append(listen(settings.host, settings.probe_port))
+        where += f", for probes and metrics on {url(listeners[1])}"
+        settings = settings.model_copy(update={"probe_port": listeners[1].getsockname()[1]})
     configure_logging(settings.log_level)
     app = create_app(settings)
     config = uvicorn.Config(
@@ -84,16 +94,26 @@ def run(settings: Settings) -> int:
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
     )
     serving: Serving = app.state.serving
-    print(f"listening on {url(listener)}, loading {settings.model}", flush=True)  # noqa: T201
+    print(f"{where}, loading {settings.model}", flush=True)  # noqa: T201
     server = Server(config, serving, settings.shutdown_grace_s)
-    server.run(sockets=[listener])
+    server.run(sockets=listeners)
+    if serving.is_stuck:
+        logging.shutdown()
+        os._exit(server.exit_status or 1)  # The interpreter would wait for the thread of the engine that hangs.
     return server.exit_status
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 gets a free one."""
+    """A socket that listens; port 0 gets a free one.
+
+    Raises:
+        OSError: the address cannot be listened on; `strerror` says which and why.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=1024)
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}") from error
 
 
 def url(listener: socket.socket) -> str:

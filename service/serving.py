@@ -1,4 +1,4 @@
-"""The model that is served: loaded, warmed and closed here; answered from in `service.pipeline`."""
+"""The model that is served: loaded, warmed, exchanged and closed here. `service.pipeline` answers with it."""
 
 import asyncio
 import enum
@@ -9,13 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dap.engines import Engine, create_engine
-from dap.errors import DapError, NotReady
-from dap.models import Model, find_model
+from dap.errors import DapError, EngineError, LoadInProgress, ModelError, NotReady, UnknownModel
+from dap.models import Model, find_model, known_models
 from service.batcher import Batcher, BatchLimits
+from service.pool import give_way
 from service.settings import Settings
 from service.telemetry import Telemetry
 
 EngineFactory = Callable[[Model, Settings], Engine]
+
+_CLOSE_S = 5.0
 
 _log = logging.getLogger("dap.service")
 
@@ -30,6 +33,29 @@ class State(enum.Enum):
     STOPPED = "the service is down"
 
 
+class _Users:
+    """Counts who answers with a model, so that it is closed after the last of them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        self._count += 1
+        self._none.clear()
+        try:
+            yield
+        finally:
+            self._count -= 1
+            if not self._count:
+                self._none.set()
+
+    async def gone(self) -> None:
+        await self._none.wait()
+
+
 @dataclass(frozen=True)
 class Served:
     """A model that is served, and what runs it."""
@@ -38,6 +64,7 @@ class Served:
     engine: Engine
     batcher: Batcher
     thread: ThreadPoolExecutor
+    users: _Users
 
 
 Rehearse = Callable[[Served], Awaitable[None]]
@@ -51,15 +78,24 @@ def open_engine(model: Model, settings: Settings) -> Engine:
 
 
 class Serving:
-    """Has one model served. `start` returns at once and loads it in the background: see `state`."""
+    """Has one model served. `start` returns at once and loads it in the background: see `state`.
+
+    Attributes:
+        state: of the service.
+        is_stuck: an engine hangs in a thread, which would keep the process from ending by itself.
+    """
 
     def __init__(self, settings: Settings, telemetry: Telemetry, engine_factory: EngineFactory = open_engine) -> None:
         self.state = State.LOADING
+        self.is_stuck = False
         self._settings = settings
         self._telemetry = telemetry
         self._engine_factory = engine_factory
-        self._loading: asyncio.Task[None] | None = None
+        self._rehearse: Rehearse | None = None
+        self._configured: Model | None = None
         self._served: Served | None = None
+        self._loading: asyncio.Task[Model] | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
         telemetry.watch_readiness(lambda: self.state is State.READY)
 
     @property
@@ -82,6 +118,16 @@ class Serving:
             raise NotReady(self.state.value, retry_after_s=2.0)
         return self._served
 
+    def require_room(self) -> None:
+        """Ask before anything of a panorama is read. Who is not ready says so elsewhere.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        if self._served is not None:
+            height, width = self._served.engine.input_size
+            self._served.batcher.require_room(height * width)
+
     @contextmanager
     def use(self) -> Iterator[Served]:
         """The model that answers a panorama from its first stage to its last, whatever is loaded meanwhile.
@@ -89,15 +135,52 @@ class Serving:
         Raises:
             NotReady: no panorama can be taken now.
         """
-        yield self.current()
+        served = self.current()
+        with served.users.one_more():
+            yield served
 
     def start(self, rehearse: Rehearse) -> None:
-        """Load and warm the model in the background.
+        """Load and warm the model of the settings in the background.
 
         Args:
             rehearse: has one panorama answered in every stage, so that no user pays for what is lazy.
         """
-        self._loading = asyncio.create_task(self._load(rehearse), name="load")
+        self._rehearse = rehearse
+        self._loading = asyncio.create_task(self._load(self._find_configured), name="load")
+        self._loading.add_done_callback(self._end_of_start)
+
+    async def load(self, name: str) -> Model:
+        """Load and warm another model beside the one that is served, and then serve it instead.
+
+        Requests in progress are finished by the old one, which is closed after the last of them. If the load fails the
+        old one is served on. A caller that is cancelled stops nothing.
+
+        Args:
+            name: of the registry, or of the model that the settings name.
+
+        Raises:
+            NotReady: the service is still starting, or going down.
+            LoadInProgress: another load has not ended yet.
+            UnknownModel: no model has this name.
+            ModelError: the model cannot be had, or is none.
+            EngineError: no engine here can run it.
+        """
+        if self.state is not State.READY:
+            raise NotReady(self.state.value, retry_after_s=2.0)
+        if self._loading is not None and not self._loading.done():
+            raise LoadInProgress("another model is being loaded: try again when it is served", retry_after_s=5.0)
+        known = {model.name: model for model in (*known_models(), *filter(None, [self._configured]))}
+        if name not in known:
+            raise UnknownModel(f"no model is named {name!r:.100}: expected one of {', '.join(known)}")
+        self._loading = asyncio.create_task(self._load(lambda: known[name]), name=f"load {name}")
+        self._loading.add_done_callback(_note_failure)
+        try:
+            return await asyncio.shield(self._loading)
+        except (ModelError, EngineError) as error:
+            # What it says is for the log: it may name files.
+            raise type(error)(f"{name} could not be loaded, and {self._name} is served on: {error.title}") from error
+        except Exception as error:
+            raise EngineError(f"{name} could not be loaded, and {self._name} is served on") from error
 
     def drain(self) -> None:
         """Be not ready, so that no more requests are sent here, but go on answering those that come."""
@@ -110,45 +193,100 @@ class Serving:
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.wait([self._loading])
+        for retiring in self._retiring:
+            retiring.cancel()
+        if self._retiring:
+            await asyncio.wait(self._retiring)
         served, self._served = self._served, None
         if served is not None:
-            await served.batcher.stop()
-            served.thread.submit(served.engine.close)
-            await asyncio.to_thread(served.thread.shutdown)
+            await self._close(served)
 
-    async def _load(self, rehearse: Rehearse) -> None:
+    @property
+    def _name(self) -> str:
+        return self._served.model.name if self._served else "nothing"
+
+    def _find_configured(self) -> Model:
+        self._configured = find_model(self._settings.model)
+        return self._configured
+
+    async def _load(self, find: Callable[[], Model]) -> Model:
+        served = await self._open(find)
         try:
-            self._served = await self._open()
-            await self._warm_up(self._served, rehearse)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the service is not ready and must say so
-            self._fail(error)
-        else:
-            if self.state is State.LOADING:
-                self.state = State.READY
-            _log.info("the model is warm", extra={"fields": {"model": self._served.model.name}})
+            await self._warm_up(served)
+        except BaseException:
+            await self._close(served)
+            raise
+        old, self._served = self._served, served
+        self._telemetry.watch_queue(lambda: served.batcher.queued_items, lambda: served.batcher.queued_pixels)
+        self._telemetry.serves(served.model.name, served.engine.name, served.engine.device)
+        if self.state is State.LOADING:
+            self.state = State.READY
+        _log.info("the model is warm", extra={"fields": {"model": served.model.name}})
+        if old is not None:
+            retiring = asyncio.create_task(self._retire(old), name=f"retire {old.model.name}")
+            self._retiring.add(retiring)
+            retiring.add_done_callback(self._retiring.discard)
+        return served.model
 
-    async def _open(self) -> Served:
+    async def _open(self, find: Callable[[], Model]) -> Served:
         loop = asyncio.get_running_loop()
-        thread = ThreadPoolExecutor(1, "engine")
-        model = await loop.run_in_executor(thread, find_model, self._settings.model)
-        engine = await loop.run_in_executor(thread, self._engine_factory, model, self._settings)
+        thread = ThreadPoolExecutor(1, "engine", initializer=give_way)
+        try:
+            model = await loop.run_in_executor(thread, find)
+            engine = await loop.run_in_executor(thread, self._engine_factory, model, self._settings)
+        except BaseException:
+            thread.shutdown(wait=False)
+            raise
+        settings = self._settings
         limits = BatchLimits(
-            self._settings.max_batch_size, self._settings.max_queued_pixels, self._settings.batch_delay_s
+            settings.max_batch_size, settings.max_queued_pixels, settings.batch_delay_s, settings.engine_timeout_s
         )
-        batcher = Batcher(engine, thread, limits, self._telemetry.batch_ran, self._fail)
-        self._telemetry.watch_queue(lambda: batcher.queued_items, lambda: batcher.queued_pixels)
-        self._telemetry.serves(model.name, engine.name, engine.device)
-        return Served(model, engine, batcher, thread)
+        batcher = Batcher(engine, thread, limits, self._telemetry.batch_ran, lambda error: self._died(batcher, error))
+        return Served(model, engine, batcher, thread, _Users())
 
-    async def _warm_up(self, served: Served, rehearse: Rehearse) -> None:
+    async def _warm_up(self, served: Served) -> None:
         """Run the largest batch once, then one panorama through the whole way."""
+        assert self._rehearse is not None  # noqa: S101 - start() has set it
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(served.thread, served.engine.warm_up, [self._settings.max_batch_size])
         served.batcher.start()
-        await rehearse(served)
+        await self._rehearse(served)
+
+    async def _retire(self, old: Served) -> None:
+        try:
+            await old.users.gone()
+        finally:
+            await self._close(old)
+
+    async def _close(self, served: Served) -> None:
+        await served.batcher.stop()
+        closing = served.thread.submit(served.engine.close)
+        served.thread.shutdown(wait=False)
+        done, _ = await asyncio.wait([asyncio.wrap_future(closing)], timeout=_CLOSE_S)
+        if not done:
+            self.is_stuck = True
+            _log.error("the engine of %s hangs and is left behind", served.model.name)
+
+    def _end_of_start(self, loading: asyncio.Task[Model]) -> None:
+        error = None if loading.cancelled() else loading.exception()
+        if error is not None:
+            self._fail(error)
+
+    def _died(self, batcher: Batcher, error: BaseException) -> None:
+        """A batching task has ended. Of a model that is not served yet, or no more, that is its own matter."""
+        if self._served is not None and self._served.batcher is batcher:
+            self._fail(error)
+        else:
+            _log.error("an engine that is not served has failed: %s", error, exc_info=error)
 
     def _fail(self, error: BaseException) -> None:
         if self.state is not State.STOPPED:
             self.state = State.FAILED
             # An error of ours says all that can be done about it.
             _log.critical("%s: %s", self.state.value, error, exc_info=None if isinstance(error, DapError) else error)
+
+
+def _note_failure(loading: asyncio.Task[Model]) -> None:
+    error = None if loading.cancelled() else loading.exception()
+    if error is not None:
+        _log.error("%s failed: %s", loading.get_name(), error, exc_info=error)

@@ -3,15 +3,19 @@
 Every description says what happens when the value is too low and when it is too high.
 """
 
+import re
+from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dap.engines import EngineName, Precision
 from dap.models import DEFAULT_MODEL
 
 MEBIBYTE = 1024 * 1024
+
+_ORIGIN = re.compile(r"\*|https?://[^/\s]+")
 
 
 class Settings(BaseSettings):
@@ -29,6 +33,32 @@ class Settings(BaseSettings):
         ge=0,
         le=65535,
         description="Port to listen on; 0 takes a free one and prints it. Below 1024 needs privileges.",
+    )
+    probe_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port of its own for /healthz, /readyz and /metrics, which need no key there and are its only "
+        "paths; /metrics is then nowhere else. By default they are on the port of everything else.",
+    )
+    api_keys: SecretStr | None = Field(
+        default=None,
+        description="Keys, separated by commas, one of which a client must send (`Authorization: Bearer KEY`) for all "
+        "but pages and probes. By default none is needed.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File with such keys, one a line, read at the start. Empty lines and # lines are not keys.",
+    )
+    admin_key: SecretStr | None = Field(
+        default=None,
+        description="Key for loading another model, which is refused to everybody by default. It opens all else, too.",
+    )
+    admin_key_file: Path | None = Field(default=None, description="File with that key, read at the start.")
+    cors_origins: str | None = Field(
+        default=None,
+        description="Origins, separated by commas, whose pages may read answers in a browser (`https://example.org`), "
+        "or * for every page. By default none but the service's own.",
     )
     model: str = Field(
         default=DEFAULT_MODEL,
@@ -136,6 +166,26 @@ class Settings(BaseSettings):
         "its work is dropped. A client may ask for less with X-Request-Timeout. Too low: slow uploads and long queues "
         "fail. Too high: work is done for clients that have given up.",
     )
+    upload_stall_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="Seconds that the next bytes of a body may take to come; beyond it 408. Too low: clients on bad "
+        "networks fail. Too high: silent clients hold places that others need.",
+    )
+    upload_bytes_per_s: int = Field(
+        default=16 * 1024,
+        ge=1,
+        description="Bytes a second that a body comes at, on the whole, once upload_stall_s is over; beyond it 408. "
+        "Too low: crawling clients hold places that others need. Too high: clients on slow networks fail.",
+    )
+    engine_timeout_s: float = Field(
+        default=120.0,
+        gt=0,
+        le=86400,
+        description="Seconds that a batch may run; beyond it the engine counts as hung, its requests fail and the "
+        "process ends with 1. Too low: slow machines never get through a large batch. Too high: a hang stays unseen.",
+    )
     shutdown_grace_s: float = Field(
         default=1.0,
         ge=0,
@@ -155,6 +205,20 @@ class Settings(BaseSettings):
         default="info",
         description="The least severe messages that are logged; info has one line for each request but probes.",
     )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_origins(cls, origins: str | None) -> str | None:
+        for origin in origins.split(",") if origins else ():
+            if not _ORIGIN.fullmatch(origin.strip()):
+                raise ValueError("an origin is * or scheme://host[:port], without a path")
+        return origins
+
+    @model_validator(mode="after")
+    def _ports_are_two(self) -> Self:
+        if self.probe_port and self.probe_port == self.port:
+            raise ValueError("probe_port is another port than port")
+        return self
 
     @model_validator(mode="after")
     def _one_body_fits_among_all(self) -> Self:

@@ -36,11 +36,12 @@ async def models(serving: CurrentServing) -> ModelList:
     served = serving.model
     others = [model for model in known_models() if served is None or model.name != served.name]
     return ModelList(
-        models=[_describe(model, is_served=model is served) for model in ([served] if served else []) + others]
+        models=[describe(model, is_served=model is served) for model in ([served] if served else []) + others]
     )
 
 
-def _describe(model: Model, *, is_served: bool) -> ModelDescription:
+def describe(model: Model, *, is_served: bool) -> ModelDescription:
+    """What the service says of a model."""
     height, width = model.input_size
     return ModelDescription(
         name=model.name,

@@ -19,12 +19,24 @@ def served(monkeypatch) -> list[Settings]:
     return runs
 
 
-@pytest.mark.parametrize("name", Settings.model_fields)
+SECRETS = {"api_keys", "admin_key"}
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - SECRETS))
 def test_every_setting_is_a_flag_with_an_environment_twin(name: str) -> None:
     (option,) = [option for option in serve.params if option.name == name]
     assert option.opts == [f"--{name.replace('_', '-')}"]
     assert option.envvar == f"DAP_{name.upper()}"
     assert option.help == Settings.model_fields[name].description
+
+
+def test_a_secret_comes_from_the_environment_alone_since_command_lines_are_public(served) -> None:
+    assert SECRETS.isdisjoint(option.name for option in serve.params)
+    secret = "an-uncommonly-long-secret"
+    assert CliRunner().invoke(serve, [], env={"DAP_API_KEYS": secret}).exit_code == 0
+    assert served[0].api_keys.get_secret_value() == secret
+    helped = CliRunner().invoke(serve, ["--help"], env={"DAP_API_KEYS": secret, "DAP_ADMIN_KEY": secret})
+    assert secret not in helped.output + repr(served[0])
 
 
 def test_without_flags_the_defaults_hold(served) -> None:

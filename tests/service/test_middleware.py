@@ -101,7 +101,7 @@ class TestAdmission:
             await go_on.wait()
             await echo(scope, receive, send)
 
-        async with client_of(Admission(slow, max_requests=1, retry_after_s=lambda: 6.5)) as client:
+        async with client_of(Admission(slow, 1, lambda: None, retry_after_s=lambda: 6.5)) as client:
             first = asyncio.create_task(client.post("/"))
             await inside.wait()
             refused = await client.post("/")
@@ -112,14 +112,14 @@ class TestAdmission:
         assert refused.headers["retry-after"] == "7"
 
     async def test_a_get_is_always_let_in(self) -> None:
-        async with client_of(Admission(echo, max_requests=0, retry_after_s=lambda: 1)) as client:
+        async with client_of(Admission(echo, 0, lambda: None, retry_after_s=lambda: 1)) as client:
             assert (await client.get("/")).status_code == 200
             assert (await client.post("/")).status_code == 429
 
 
 class TestBodyLimit:
     def limited(self, max_bytes: int = 100, max_bytes_in_progress: int = 1000) -> httpx.AsyncClient:
-        return client_of(BodyLimit(echo, max_bytes, max_bytes_in_progress))
+        return client_of(BodyLimit(echo, max_bytes, max_bytes_in_progress, stall_s=5, bytes_per_s=1))
 
     @pytest.mark.parametrize("size", [0, 1, 100])
     async def test_up_to_the_limit_a_body_is_read(self, size: int) -> None:
@@ -136,7 +136,7 @@ class TestBodyLimit:
                     started.append(len(sent))
                 await send(message)
 
-            await BodyLimit(echo, 100, 1000)(scope, receive, watched_send)
+            await BodyLimit(echo, 100, 1000, stall_s=5, bytes_per_s=1)(scope, receive, watched_send)
 
         async with client_of(app) as client:
             answer = await client.post("/", content=chunks(3, 50, sent), headers={"content-length": "150"})

@@ -56,12 +56,13 @@ async def test_an_unknown_type_is_404(client) -> None:
         (errors.Overloaded("full", retry_after_s=3.2), "4"),
         (errors.Overloaded("full", retry_after_s=0.01), "1"),
         (errors.NotReady("loading"), "1"),
+        (errors.LoadInProgress("wait", retry_after_s=5.0), "5"),
         (errors.DeadlineExceeded("late"), None),
         (errors.BrokenImage("truncated"), None),
     ],
 )
 def test_who_may_come_back_is_told_when(error: DapError, retry_after: str | None) -> None:
-    assert problem_response({"type": "http"}, error).headers.get("retry-after") == retry_after
+    assert problem_response({"type": "http", "path": "/depth"}, error).headers.get("retry-after") == retry_after
 
 
 class TestUnexpectedError:

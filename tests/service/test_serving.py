@@ -31,13 +31,12 @@ async def until_loaded(serving: Serving) -> None:
         await asyncio.sleep(0.001)
 
 
-async def test_ready_comes_after_the_largest_batch_and_one_panorama_through_every_stage(engine) -> None:
-    telemetry = Telemetry()
-    async with loading(lambda model, settings: engine, telemetry, max_batch_size=3) as serving:
+async def test_ready_comes_after_the_largest_batch_and_one_panorama_through_the_pipeline(engine) -> None:
+    async with loading(lambda model, settings: engine, max_batch_size=3) as serving:
         await until_loaded(serving)
+        assert serving.state is State.READY
     assert engine.batch_sizes == [3, 1]
-    for stage in ("decode", "queue", "inference", "encode"):
-        assert telemetry.registry.get_sample_value(f"dap_{stage}_duration_seconds_count") == 1
+    assert engine.batches[1].any()  # the panorama is none of the black ones that warm the engine
 
 
 async def test_stop_while_the_model_loads_ends_at_once_it_is_loaded(engine) -> None:

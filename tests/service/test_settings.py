@@ -1,9 +1,16 @@
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
 from service.settings import Settings
 
-FREE_TEXT = {"host", "model", "device", "engine", "precision", "port", "log_level"}
+AMOUNTS = {
+    name
+    for name, field in Settings.model_fields.items()
+    if {int, float} & {field.annotation, *get_args(field.annotation)}
+}
+PORTS = {"port", "probe_port"}
 
 
 def test_the_environment_sets_what_is_not_given(monkeypatch) -> None:
@@ -30,6 +37,10 @@ def test_other_variables_of_the_project_are_none_of_the_service(monkeypatch) -> 
         {"engine": "abacus"},
         {"max_body_bytes": 5000, "max_bytes_in_progress": 4999},
         {"no_such_setting": 1},
+        {"port": 8000, "probe_port": 8000},
+        {"cors_origins": "example.org"},
+        {"cors_origins": "https://example.org/page"},
+        {"upload_stall_s": 0},
     ],
 )
 def test_a_value_that_cannot_work_is_refused(wrong: dict[str, object]) -> None:
@@ -37,7 +48,7 @@ def test_a_value_that_cannot_work_is_refused(wrong: dict[str, object]) -> None:
         Settings(**wrong)
 
 
-@pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - FREE_TEXT))
+@pytest.mark.parametrize("name", sorted(AMOUNTS - PORTS))
 def test_every_amount_says_what_too_much_of_it_does(name: str) -> None:
     description = Settings.model_fields[name].description
     assert "Too high:" in description or "more slow" in description
