@@ -12,6 +12,9 @@ import pytest
 
 from dap.formats.clouds import CLOUD_FORMATS
 from dap.formats.depth import DEPTH_FORMATS
+from dap.formats.evaluations import EVALUATION_FORMATS
+from dap.formats.normals import NORMAL_FORMATS
+from dap.formats.views import VIEW_FORMATS
 from demo.process import ServiceProcess, running_service
 
 ROOT = Path(__file__).parent.parent
@@ -59,21 +62,23 @@ def test_the_commands_of_the_readme_run(checkout: Path, service: ServiceProcess)
 
 
 @pytest.mark.parametrize("snippet", blocks("python"))
-def test_the_python_of_the_readme_runs(checkout: Path, snippet: str) -> None:
-    run = subprocess.run([sys.executable, "-c", snippet], cwd=checkout, capture_output=True, text=True)
+def test_the_python_of_the_readme_runs(checkout: Path, service: ServiceProcess, snippet: str) -> None:
+    code = snippet.replace("http://127.0.0.1:8000", service.url)
+    run = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "metres along the ray" in run.stdout
 
 
 def test_the_formats_of_the_readme_are_those_that_are_written() -> None:
-    rows = re.findall(r"\| `([a-z]+/[a-z-]+)`(?: \(default\))? \| `([a-z0-9]+)` \|", README)
-    formats = [*DEPTH_FORMATS.values(), *CLOUD_FORMATS.values()]
-    assert set(rows) == {(form.media_type, form.name) for form in formats}
+    rows = re.findall(r"\| `([a-z]+/[a-z.-]+)`(?: \(default\))? \| `([a-z0-9-]+)` \|", README)
+    registries = (DEPTH_FORMATS, CLOUD_FORMATS, NORMAL_FORMATS, VIEW_FORMATS, EVALUATION_FORMATS)
+    formats = [form for registry in registries for form in registry.values()]
+    assert rows == [(form.media_type, form.name) for form in formats]
 
 
 def test_the_make_targets_of_the_pages_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = {target for page in PAGES for target in re.findall(r"`make ([a-z]+)", page.read_text())}
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {target for page in PAGES for target in re.findall(r"`make ([a-z-]+)", page.read_text())}
     assert named - targets == set()
     assert {"demo", "test", "serve"} <= named
 
