@@ -87,6 +87,8 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
         redirect_slashes=False,
         lifespan=lifespan,
         exception_handlers=problems.HANDLERS,
+        # FastAPI's own spans and logs would stand beside ours, and say more of errors than may leave.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.settings, app.state.telemetry = settings, telemetry
     app.state.serving, app.state.pipeline = serving, pipeline

@@ -1,8 +1,8 @@
 """Whose trace a request belongs to (W3C Trace Context), and spans of what it went through (OpenTelemetry).
 
 Log lines name the caller's trace in any case. Spans are made and sent where an exporter is configured as OpenTelemetry
-has it, `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`; elsewhere nothing of OpenTelemetry is
-imported, and a stage costs an empty `with`.
+has it, by `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`; elsewhere neither its SDK nor an
+exporter is imported, and a stage costs an empty `with`.
 """
 
 import re

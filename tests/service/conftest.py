@@ -78,7 +78,7 @@ class RedEngine:
 
 @pytest.fixture(autouse=True)
 def no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("DAP_")]:
+    for name in [name for name in os.environ if name.startswith(("DAP_", "OTEL_"))]:
         monkeypatch.delenv(name)
 
 
