@@ -1,9 +1,21 @@
 import json
 import logging
+import re
+import shutil
+import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from service.telemetry import JsonFormatter, Telemetry, Timing
+from service.tracing import TraceContext, current_span
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_server_timing_names_the_stages_that_are_over_in_milliseconds() -> None:
@@ -50,6 +62,71 @@ def test_the_model_that_is_served_replaces_the_one_before() -> None:
     assert value("dap_model_info", {"model": "old", "engine": "onnx", "device": "cpu"}) is None
 
 
+def used() -> Telemetry:
+    """Telemetry in which every metric has a sample."""
+    telemetry = Telemetry()
+    telemetry.request_answered("POST", "/depth", 429, 0.1, "overloaded")
+    telemetry.stages_passed(Timing(decode=0.1, queue=0.1, inference=0.1, encode=0.1))
+    telemetry.batch_ran(2, 0.1)
+    telemetry.serves("dap-s", "onnx", "cpu")
+    return telemetry
+
+
+def names_of(telemetry: Telemetry) -> set[str]:
+    """As one asks Prometheus for them."""
+    return {family.name + ("_total" if family.type == "counter" else "") for family in telemetry.registry.collect()}
+
+
+class TestConventions:
+    """Of prometheus.io/docs/practices/naming."""
+
+    def test_names_say_the_unit_and_are_ours(self) -> None:
+        for family in text_string_to_metric_families(generate_latest(used().registry).decode()):
+            assert re.fullmatch(r"(dap|process)_[a-z_]+", family.name)
+            assert family.documentation
+            if family.type == "histogram" and family.name != "dap_batch_size":
+                assert family.name.endswith("_seconds")
+
+    def test_labels_are_few_and_known(self) -> None:
+        labels = {
+            label
+            for family in text_string_to_metric_families(generate_latest(used().registry).decode())
+            for sample in family.samples
+            for label in sample.labels
+        }
+        assert labels == {"method", "route", "status", "reason", "le", "model", "engine", "device"}
+
+    @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+    def test_promtool_has_nothing_to_say(self) -> None:
+        run = subprocess.run(
+            ["promtool", "check", "metrics"], input=generate_latest(used().registry), capture_output=True
+        )
+        assert (run.returncode, run.stdout, run.stderr) == (0, b"", b"")
+
+
+class TestOperations:
+    """docs/operations.md and deploy/alerts.yml, held to what the service says."""
+
+    def test_the_table_has_every_metric_and_no_other(self) -> None:
+        text = (ROOT / "docs" / "operations.md").read_text()
+        rows = re.findall(r"^\| `((?:dap|process)_\w+)` \| (\w+) \| (.+?) \|", text, re.MULTILINE)
+        assert {name for name, _, _ in rows} == names_of(used())
+        types = {family.name: family.type for family in used().registry.collect()}
+        for name, kind, _ in rows:
+            assert kind == types[name.removesuffix("_total")]
+
+    def test_alerts_ask_for_metrics_that_there_are(self) -> None:
+        (group,) = yaml.safe_load((ROOT / "deploy" / "alerts.yml").read_text())["groups"]
+        asked = {name for rule in group["rules"] for name in re.findall(r"\b(?:dap|process)_\w+", rule["expr"])}
+        assert len(asked) >= 6
+        assert {name.removesuffix("_bucket") for name in asked} <= names_of(used())
+
+    @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+    def test_prometheus_takes_its_configuration(self) -> None:
+        run = subprocess.run(["promtool", "check", "config", "deploy/prometheus.yml"], cwd=ROOT, capture_output=True)
+        assert run.returncode == 0, run.stderr
+
+
 class TestJsonFormatter:
     def record(self, message: str, *args: object, **attributes: object) -> logging.LogRecord:
         record = logging.LogRecord("dap.access", logging.INFO, "x.py", 1, message, args, None)
@@ -70,3 +147,12 @@ class TestJsonFormatter:
         except ValueError:
             line = JsonFormatter().format(self.record("failed", exc_info=sys.exc_info()))
         assert "ValueError: bad" in json.loads(line)["exception"]
+
+    def test_a_line_within_a_trace_names_its_span(self) -> None:
+        token = current_span.set(TraceContext("a" * 32, "b" * 16, sampled=True))
+        try:
+            line = json.loads(JsonFormatter().format(self.record("request")))
+        finally:
+            current_span.reset(token)
+        assert (line["trace_id"], line["span_id"]) == ("a" * 32, "b" * 16)
+        assert "trace_id" not in json.loads(JsonFormatter().format(self.record("request")))
