@@ -3,6 +3,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -10,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dap.errors import DapError
+from dap.errors import DapError, Overloaded
 from service.middleware import AccessLog, Admission, BodyLimit, RequestHeaders
 from service.problems import problem_response
 from service.telemetry import Telemetry
+from service.tracing import current_span
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,6 +58,25 @@ class TestRequestHeaders:
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
+
+    @pytest.mark.parametrize(
+        ("sent", "trace_id"),
+        [(f"00-{'a' * 32}-{'b' * 16}-01", "a" * 32), (f"00-{'A' * 32}-{'b' * 16}-01", None), (None, None)],
+    )
+    async def test_within_it_the_callers_span_is_known_and_afterwards_no_more(
+        self, sent: str | None, trace_id: str | None
+    ) -> None:
+        seen: list[str | None] = []
+
+        async def look(scope: Scope, receive: Receive, send: Send) -> None:
+            span = current_span.get()
+            seen.append(span.trace_id if span else None)
+            await echo(scope, receive, send)
+
+        async with client_of(RequestHeaders(look)) as client:
+            await client.get("/", headers={"traceparent": sent} if sent else {})
+        assert seen == [trace_id]
+        assert current_span.get() is None
 
 
 class TestAccessLog:
@@ -111,6 +132,23 @@ class TestAdmission:
         assert (refused.status_code, refused.json()["type"]) == (429, "/problems/overloaded")
         assert refused.headers["retry-after"] == "7"
 
+    async def test_without_room_in_the_queue_a_post_is_refused_by_its_headers(self) -> None:
+        def full() -> None:
+            raise Overloaded("8 panoramas are waiting", retry_after_s=2.5)
+
+        async def never(scope: Scope, receive: Receive, send: Send) -> None:
+            raise AssertionError("it was let in")
+
+        sent: list[int] = []
+        async with client_of(Admission(never, 8, full, retry_after_s=lambda: 1)) as client:
+            refused = await client.post("/depth", content=chunks(3, 10, sent))
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "3")
+        assert sent == [0, 1, 2]  # What comes after the answer is thrown away, so that the answer is not lost.
+
+    async def test_loading_a_model_is_no_panorama(self) -> None:
+        async with client_of(Admission(echo, 0, lambda: None, retry_after_s=lambda: 1)) as client:
+            assert (await client.post("/models/dap-s:load")).status_code == 200
+
     async def test_a_get_is_always_let_in(self) -> None:
         async with client_of(Admission(echo, 0, lambda: None, retry_after_s=lambda: 1)) as client:
             assert (await client.get("/")).status_code == 200
@@ -159,6 +197,50 @@ class TestBodyLimit:
             answer = await client.post("/", content=chunks(10, 50, sent))
         assert answer.headers["connection"] == "close"
         assert len(sent) == 10
+
+    async def test_a_body_that_stops_coming_is_ended(self) -> None:
+        async def silent() -> AsyncIterator[bytes]:
+            yield bytes(10)
+            await asyncio.sleep(3600)
+
+        async with client_of(BodyLimit(echo, 100, 1000, stall_s=0.05, bytes_per_s=1)) as client:
+            answer = await asyncio.wait_for(client.post("/", content=silent()), 5)
+        assert (answer.status_code, answer.json()["type"]) == (408, "/problems/upload-too-slow")
+        assert answer.headers["connection"] == "close"
+
+    async def test_a_body_that_crawls_is_ended_though_it_never_stops(self) -> None:
+        sent: list[int] = []
+
+        async def crawling() -> AsyncIterator[bytes]:
+            for number in range(100):
+                sent.append(number)
+                yield b"x"
+                await asyncio.sleep(0.02)
+
+        async with client_of(BodyLimit(echo, 100, 1000, stall_s=0.1, bytes_per_s=1000)) as client:
+            answer = await asyncio.wait_for(client.post("/", content=crawling()), 5)
+        assert answer.status_code == 408
+        assert len(sent) < 20
+
+    async def test_a_body_that_came_quickly_may_rest_no_longer_than_any_other(self) -> None:
+        async def quick_then_silent() -> AsyncIterator[bytes]:
+            yield bytes(90)
+            await asyncio.sleep(3600)
+
+        async with client_of(BodyLimit(echo, 100, 1000, stall_s=0.05, bytes_per_s=0.01)) as client:
+            answer = await asyncio.wait_for(client.post("/", content=quick_then_silent()), 5)
+        assert answer.status_code == 408
+
+    async def test_after_its_body_a_client_may_wait_as_long_as_it_likes(self) -> None:
+        async def thinks(scope: Scope, receive: Receive, send: Send) -> None:
+            body = await Request(scope, receive).body()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await receive()
+            await PlainTextResponse(str(len(body)))(scope, receive, send)
+
+        async with client_of(BodyLimit(thinks, 100, 1000, stall_s=0.05, bytes_per_s=1e6)) as client:
+            assert (await client.post("/", content=bytes(20))).text == "20"
 
     async def test_bodies_in_progress_together_have_a_limit_too_and_leave_it_when_done(self) -> None:
         more = asyncio.Event()
