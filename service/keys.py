@@ -92,6 +92,16 @@ class Access:
         return is_admin
 
 
+def is_open(path: str) -> bool:
+    """Whether no key is ever needed there."""
+    return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS)
+
+
+def needs_admin(path: str) -> bool:
+    """Whether only the admin key opens it."""
+    return path.startswith("/models/")
+
+
 class RequireKey:
     """Lets a request in only with the key that its path needs, before anything of its body is read.
 
@@ -118,9 +128,9 @@ class RequireKey:
     def _check(self, scope: Scope) -> None:
         path = scope["path"]
         authorization = Headers(scope=scope).get("authorization", "")
-        if path.startswith("/models/"):
+        if needs_admin(path):
             self._access.require_admin(authorization)
-        elif not (path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS) or came_in_at(self._probe_port, scope)):
+        elif not (is_open(path) or came_in_at(self._probe_port, scope)):
             self._access.require_user(authorization)
 
 

@@ -24,13 +24,16 @@ from dap.errors import (
     OutOfMemory,
     Overloaded,
     TooManyPixels,
+    Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
+    UploadTooSlow,
 )
 from dap.formats.base import Format
 from dap.formats.bundle import MULTIPART, ZIP
 from dap.headers import MEDIA_TYPES
 from service import problems
+from service.keys import is_open, needs_admin
 from service.settings import Settings
 
 Responses = dict[int | str, dict[str, Any]]
@@ -41,6 +44,7 @@ PANORAMA_ERRORS: tuple[type[DapError], ...] = (
     EmptyInput,
     MalformedRequest,
     NotAcceptable,
+    UploadTooSlow,
     InputTooLarge,
     TooManyPixels,
     UnsupportedMediaType,
@@ -145,6 +149,19 @@ def problem_answer(description: str) -> dict[str, Any]:
 def complete(schema: Schema, settings: Settings) -> Schema:
     """FastAPI's schema with the problems that the routes refer to, and with parameters as exact as they are checked."""
     schema["components"]["schemas"]["Problem"] = problems.Problem.model_json_schema()
+    schema["components"]["securitySchemes"] = {
+        "key": {"type": "http", "scheme": "bearer", "description": "Needed where the operator has set keys."}
+    }
+    for own in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(own, None)
+    for path, methods in schema["paths"].items():
+        for operation in methods.values():
+            # FastAPI says this of every path with a parameter, even where each string will do.
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+            if not is_open(path):
+                operation["security"] = [{"key": []}] if needs_admin(path) else [{}, {"key": []}]
+                operation["responses"]["401"] = _unauthenticated(path)
     for parameter in _parameters(schema):
         parameter["schema"] = _without_null(parameter["schema"])
         if parameter["name"] == "max_points":
@@ -155,6 +172,13 @@ def complete(schema: Schema, settings: Settings) -> Schema:
 def dump(schema: Schema) -> str:
     """The schema as the text of openapi.json."""
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
+def _unauthenticated(path: str) -> dict[str, Any]:
+    answer = _problems([Unauthenticated])
+    if path.startswith("/v2"):  # whose protocol has a form of its own for errors
+        answer["content"] = {"application/json": {"schema": {"$ref": "#/components/schemas/InferenceError"}}}
+    return answer
 
 
 def _problems(kinds: Collection[type[DapError]]) -> dict[str, Any]:

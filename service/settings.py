@@ -130,8 +130,10 @@ class Settings(BaseSettings):
     max_output_pixels: int = Field(
         default=8192 * 4096,
         ge=64 * 32,
-        description="Pixels of a depth map in an answer at most; beyond it 413. Too low: size=input is refused for "
-        "large panoramas. Too high: an answer may take gigabytes (about 20 bytes a pixel while it is made).",
+        description="Pixels of an answer at most, those of its depth map for each format of several, and of its views; "
+        "beyond it 413. All answers that are encoded at a time have no more together. Too low: size=input is refused "
+        "for large panoramas. Too high: answers may take gigabytes (about 20 bytes a pixel while they are made, 100 "
+        "as npz).",
     )
     max_cloud_points: int = Field(
         default=4_000_000,

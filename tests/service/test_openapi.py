@@ -1,5 +1,6 @@
 """openapi.json: complete, exact, and the same as the copy that is kept."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -98,6 +99,18 @@ class TestPanoramaPath:
             "application/octet-stream",
             "multipart/form-data",
         }
+
+
+async def test_who_has_no_key_is_told_what_the_schema_says(serving, schema) -> None:
+    async with serving(api_keys="a-key-of-sixteen-characters") as client:
+        for path, methods in schema["paths"].items():
+            for method, operation in methods.items():
+                answer = await client.request(method, re.sub(r"{\w+}", "dap-s", path))
+                if "security" not in operation:
+                    assert answer.status_code not in (401, 403), path
+                    continue
+                assert answer.status_code in (401, 403), path
+                assert answer.headers["content-type"] in operation["responses"][str(answer.status_code)]["content"]
 
 
 def test_what_an_operator_sets_is_in_the_schema_of_that_service() -> None:
