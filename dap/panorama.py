@@ -27,6 +27,7 @@ from dap import gpano, headers
 from dap.errors import BrokenImage, EmptyInput, InputTooLarge, NotAPanorama, TooManyPixels
 from dap.gpano import Crop
 from dap.headers import ImageFormat, ImageHeader
+from dap.progressive import for_an_eighth
 
 MIN_HEIGHT = 16
 
@@ -192,6 +193,7 @@ def _decode_rgb(header: ImageHeader, at_least: tuple[int, int]) -> Image.Image:
 
 @contextmanager
 def _decoded(header: ImageHeader, at_least: tuple[int, int]) -> Iterator[ImageFile]:
+    header = _without_what_is_not_seen(header, at_least)
     with opened(header) as image:
         _reduce_jpeg(image, at_least)
         image.load()
@@ -206,11 +208,24 @@ def _reduce_jpeg(image: ImageFile, at_least: tuple[int, int]) -> None:
     Only by a factor that divides the size: by another the last column would be a part of one, and the circle not close.
     """
     width, height = image.size
+    factor = _reduction((height, width), at_least)
+    if factor > 1:
+        image.draft(None, (width // factor, height // factor))
+
+
+def _reduction(size: tuple[int, int], at_least: tuple[int, int]) -> int:
+    height, width = size
     for factor in (8, 4, 2):
         whole = height % factor == width % factor == 0
         if whole and height >= factor * at_least[0] and width >= factor * at_least[1]:
-            image.draft(None, (width // factor, height // factor))
-            return
+            return factor
+    return 1
+
+
+def _without_what_is_not_seen(header: ImageHeader, at_least: tuple[int, int]) -> ImageHeader:
+    if header.format != "JPEG" or _reduction(header.stored_size, at_least) < 8:
+        return header
+    return replace(header, image=for_an_eighth(header.image))
 
 
 def _ends_grey(image: ImageFile) -> bool:
