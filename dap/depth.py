@@ -139,12 +139,8 @@ class DepthMap:
 
     def without_nadir(self, degrees: float) -> "DepthMap":
         """The same map without what is less than `degrees` from straight down: the operator and the tripod."""
-        below = self.size[0] - np.count_nonzero(np.pi / 2 + sphere.latitudes(self.size[0]) >= np.radians(degrees))
-        if below == 0:
-            return self
-        valid = self.valid.copy()
-        valid[self.size[0] - below :] = False
-        return replace(self, valid=valid)
+        kept = np.pi / 2 + sphere.latitudes(self.size[0]) >= np.radians(degrees)
+        return self if kept.all() else replace(self, valid=self.valid & kept[:, None])
 
     def filled(self, fill: Fill = "nan") -> npt.NDArray[np.float32]:
         """Depth in metres, float32 (H, W), that carries the mask in itself.
@@ -205,6 +201,16 @@ class DepthMap:
         )
 
 
+def check_range(range: float | None) -> None:
+    """Refuse what is no range of a mask.
+
+    Raises:
+        InvalidParameter: `range` is neither None nor one of `RANGES`.
+    """
+    if range is not None and range not in RANGES:
+        raise InvalidParameter(f"range is one of 10, 20, 50 or 100 metres or none; got {range:g}")
+
+
 def apply_range(
     depth: npt.NDArray[np.float32],
     in_range: npt.NDArray[np.float32],
@@ -233,8 +239,7 @@ def apply_range(
     Raises:
         InvalidParameter: `range` is neither None nor one of `RANGES`.
     """
-    if range is not None and range not in RANGES:
-        raise InvalidParameter(f"range is one of 10, 20, 50 or 100 metres or none; got {range:g}")
+    check_range(range)
     valid = np.ones(depth.shape, np.bool_) if covered is None else covered
     scaled = tuple(threshold * scale_factor for threshold in thresholds)
     if scale_factor != 1:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from dap.depth import RANGES, SEAMS, UPSAMPLES, DepthMap, Seam, Upsample, apply_range
+from dap.depth import SEAMS, UPSAMPLES, DepthMap, Seam, Upsample, apply_range, check_range
 from dap.errors import InvalidParameter
 from dap.floor import floor_distance
 from dap.seam import Output, blend, half_turn
@@ -41,8 +41,7 @@ class DepthOptions:
     keep_in_range: bool = False
 
     def __post_init__(self) -> None:
-        if self.range is not None and self.range not in RANGES:
-            raise InvalidParameter(f"range is one of 10, 20, 50 or 100 metres or none; got {self.range:g}")
+        check_range(self.range)
         if self.seam not in SEAMS:
             raise InvalidParameter(f"seam is one of {', '.join(SEAMS)}; got {self.seam}")
         if self.upsample not in UPSAMPLES:

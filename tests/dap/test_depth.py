@@ -1,11 +1,13 @@
 """Depth maps: the range mask, sizes, steps and statistics."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dap.depth import DepthMap, apply_range
+from dap.depth import UPSAMPLES, DepthMap, Fill, Upsample, apply_range
 from dap.errors import InvalidParameter
 
 OWN = (10.0, 20.0, 50.0, 100.0)
@@ -72,6 +74,100 @@ def test_what_the_picture_does_not_cover_is_never_valid(range_m: int) -> None:
 def test_another_range_is_refused_with_those_there_are() -> None:
     with pytest.raises(InvalidParameter, match="10, 20, 50 or 100 metres or none; got 30"):
         apply_range(DEPTH, nearer(*OWN), OWN, 30, "m")
+
+
+def test_the_probabilities_are_kept_where_they_are_asked_for() -> None:
+    in_range = nearer(*OWN)
+    assert apply_range(DEPTH, in_range, OWN, 20, "m").in_range is None
+    found = apply_range(DEPTH, in_range, OWN, 20, "m", keep_in_range=True)
+    assert found.in_range is in_range
+    assert found.thresholds == OWN
+
+
+def test_a_scale_factor_multiplies_depth_and_thresholds() -> None:
+    found = apply_range(DEPTH, nearer(*OWN), OWN, 20, "m", keep_in_range=True, scale_factor=2.0)
+    np.testing.assert_array_equal(found.depth, 2 * DEPTH)
+    assert found.thresholds == (20, 40, 100, 200)
+    assert found.scale_factor == 2
+    # The channel of 10 of the model's metres is now that of 20 metres.
+    assert (found.range, found.range_mask) == (20, "head")
+    np.testing.assert_array_equal(found.valid, [[True, False], [False, False]])
+
+
+def test_a_scale_factor_leaves_a_range_between_two_channels_to_the_larger_and_the_depth() -> None:
+    in_range = nearer(*OWN)
+    in_range[2, 0, 0] = 0  # beyond 50 of the model's metres, says the channel; depth says 5
+    found = apply_range(DEPTH, in_range, OWN, 20, "m", scale_factor=0.9)
+    np.testing.assert_array_equal(found.valid, [[False, True], [False, False]])
+    assert found.range_mask == "depth"
+
+
+def test_a_sky_stays_invalid_where_the_scale_leaves_no_channel_as_large_as_the_range() -> None:
+    in_range = np.array([[[1, 1], [1, 0]]], np.float32)
+    found = apply_range(DEPTH, in_range, OFFICIAL, 100, "m", scale_factor=0.5)
+    np.testing.assert_array_equal(found.valid, [[True, True], [True, False]])
+    assert found.range_mask == "depth"
+
+
+@pytest.mark.parametrize(("fill", "value"), [("nan", np.nan), ("range", 20), ("zero", 0)])
+def test_a_filled_map_holds_the_value_where_nothing_is_valid(fill: Fill, value: float) -> None:
+    found = apply_range(DEPTH, nearer(*OWN), OWN, 20, "m").filled(fill)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [[5, 15], [value, value]])
+
+
+def test_filled_with_the_range_of_100_it_is_what_the_official_code_gives() -> None:
+    # Its infer.py: depth x 100, and 1.0 x 100 where the mask head says too far.
+    depth, beyond = np.array([[12, 130]], np.float32), np.array([[0.1, 0.9]], np.float32)
+    found = apply_range(depth, 1 - beyond[None], OFFICIAL, 100, "dap-official-l").filled("range")
+    np.testing.assert_array_equal(found, [[12, 100]])
+
+
+def test_a_fill_that_means_nothing_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match="fill=range expects a range"):
+        depth_map([[1]]).filled("range")
+    with pytest.raises(InvalidParameter, match="fill is one of nan, range, zero; got sky"):
+        depth_map([[1]]).filled("sky")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("degrees", "rows"), [(0, 4), (22, 4), (23, 3), (45, 3), (90, 2)])
+def test_the_nadir_is_masked_as_far_as_the_centre_of_a_row_is_in_the_cone(degrees: float, rows: int) -> None:
+    # Four rows: their centres are 157.5, 112.5, 67.5 and 22.5 degrees from straight down.
+    valid = depth_map(np.ones((4, 8))).without_nadir(degrees).valid
+    np.testing.assert_array_equal(valid, np.broadcast_to(np.arange(4)[:, None] < rows, (4, 8)))
+
+
+def test_the_probabilities_have_the_size_of_the_depth() -> None:
+    source = replace(depth_map([[1, 2], [3, 4]]), in_range=np.array([[[0, 1], [0, 1]]], np.float32), thresholds=(10.0,))
+    for upsample in UPSAMPLES:
+        larger = source.resize((2, 4), upsample, np.zeros((2, 4, 3), np.uint8)).in_range
+        expected = [0, 0, 1, 1] if upsample == "nearest" else [0.25, 0.25, 0.75, 0.75]
+        assert larger is not None
+        np.testing.assert_allclose(larger, [[expected, expected]])
+    smaller = source.resize((1, 2)).in_range
+    assert smaller is not None
+    np.testing.assert_array_equal(smaller, [[[0, 1]]])
+
+
+def test_nearest_gives_no_depth_that_was_not_there() -> None:
+    larger = depth_map([[1, 9]], [[True, False]]).resize((2, 6), "nearest")
+    np.testing.assert_array_equal(larger.depth, [[1, 1, 1, 9, 9, 9]] * 2)
+    np.testing.assert_array_equal(larger.valid, [[True, True, True, False, False, False]] * 2)
+
+
+def test_guided_takes_the_side_of_the_edge_whose_colour_it_has() -> None:
+    guide = np.zeros((1, 16, 3), np.uint8)
+    guide[:, 3:11] = 255
+    larger = depth_map([[1, 1, 8, 8, 8, 8, 1, 1]]).resize((1, 16), "guided", guide)
+    bilinear = depth_map([[1, 1, 8, 8, 8, 8, 1, 1]]).resize((1, 16))
+    assert abs(larger.depth[0, 3] - 8) < abs(bilinear.depth[0, 3] - 8)
+    assert abs(larger.depth[0, 2] - 1) < 3
+
+
+@pytest.mark.parametrize(("upsample", "message"), [("guided", "there are none"), ("cubic", "got cubic")])
+def test_an_upsampling_that_cannot_be_is_refused(upsample: Upsample, message: str) -> None:
+    with pytest.raises(InvalidParameter, match=message):
+        depth_map([[1]]).resize((2, 2), upsample)
 
 
 def test_enlarging_is_bilinear_around_the_circle() -> None:

@@ -143,7 +143,7 @@ def test_guided_depth_without_colours_is_refused() -> None:
         finish([output(5)], THRESHOLDS, DepthOptions(upsample="guided"), "m", None, (64, 128))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.sampled_from(UPSAMPLES),
     st.sampled_from(SEAMS),

@@ -94,7 +94,7 @@ def test_a_depth_of_zero_has_a_blend() -> None:
     assert np.isfinite(blend((zero, none), (zero, none))[0]).all()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(2, 8), st.integers(0, 1000))
 def test_a_blend_of_a_panorama_from_behind_is_the_blend_from_behind(half_width: int, seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dap import sphere
@@ -34,6 +34,57 @@ def test_every_ray_has_unit_length_and_comes_back_to_the_centre_of_its_pixel(siz
     x, y = sphere.pixel_coordinates(rays * 7.5, height, width)
     np.testing.assert_allclose(x, np.broadcast_to(np.arange(width) + 0.5, (height, width)), atol=1e-4)
     np.testing.assert_allclose(y, np.broadcast_to(np.arange(height)[:, None] + 0.5, (height, width)), atol=1e-4)
+
+
+@given(SIZES, st.lists(st.floats(-100, 100), min_size=3, max_size=3))
+def test_a_direction_comes_back_from_where_it_falls_in_a_panorama(size: tuple[int, int], point: list[float]) -> None:
+    length = np.linalg.norm(point)
+    assume(length > 1e-3)
+    height, width = size
+    x, y = sphere.pixel_coordinates(point, height, width)
+    assert 0 <= x <= width
+    assert 0 <= y <= height
+    back = sphere.directions((x / width - 0.5) * 2 * np.pi, (0.5 - y / height) * np.pi)
+    np.testing.assert_allclose(back, np.array(point) / length, atol=1e-9)
+
+
+@given(st.floats(-170, 170), st.floats(-80, 80), st.floats(-180, 180))
+def test_turning_a_direction_about_the_vertical_moves_it_along_its_row(
+    longitude_deg: float, latitude_deg: float, turn_deg: float
+) -> None:
+    width, turn = 360, np.radians(turn_deg)
+    about_z = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    direction = sphere.directions(np.radians(longitude_deg), np.radians(latitude_deg))
+    (before, row), (after, same_row) = (
+        sphere.pixel_coordinates(seen, 180, width) for seen in (direction, about_z @ direction)
+    )
+    # To the left is against longitude: the image moves to the left by the turn.
+    assert np.cos(np.radians(after - before + turn_deg)) == pytest.approx(1, abs=1e-9)
+    assert same_row == pytest.approx(row, abs=1e-9)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(*[st.floats(-50, 50, width=32)] * 3), min_size=1, max_size=8), st.sampled_from(sphere.FRAMES))
+def test_points_come_back_from_any_frame_with_their_lengths(
+    points: list[tuple[float, ...]], frame: sphere.Frame
+) -> None:
+    ros = np.array(points, np.float32)
+    there = sphere.to_frame(ros, frame)
+    assert there.dtype == np.float32
+    np.testing.assert_array_equal(there @ sphere.frame_rotation(frame).astype(np.float32), ros)
+    np.testing.assert_allclose(np.linalg.norm(there, axis=1), np.linalg.norm(ros, axis=1), rtol=1e-6)
+
+
+@settings(max_examples=30)
+@given(st.floats(-180, 180), st.floats(-85, 85))
+def test_a_camera_that_looks_somewhere_is_a_level_rotation(longitude_deg: float, latitude_deg: float) -> None:
+    forward = sphere.directions(np.radians(longitude_deg), np.radians(latitude_deg))
+    camera = sphere.look_at(5 * forward)
+    np.testing.assert_allclose(camera @ camera.T, np.eye(3), atol=1e-9)
+    assert np.linalg.det(camera) == pytest.approx(1)
+    np.testing.assert_allclose(camera[:, 0], forward, atol=1e-9)
+    assert camera[2, 1] == pytest.approx(0, abs=1e-12)
+    assert camera[2, 2] > 0
 
 
 @given(SIZES)

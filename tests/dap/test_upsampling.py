@@ -86,7 +86,7 @@ def test_a_guide_of_another_size_is_taken() -> None:
     np.testing.assert_allclose(large, guided(depth, valid, colours(shown, 0), FINE)[0], rtol=1e-5)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(1, 6), st.integers(2, 9), st.integers(1, 4), st.integers(0, 20))
 def test_guided_commutes_with_turning_the_camera(height: int, width: int, factor: int, turn: int) -> None:
     random = np.random.default_rng(height * 100 + width)
@@ -100,7 +100,7 @@ def test_guided_commutes_with_turning_the_camera(height: int, width: int, factor
     np.testing.assert_allclose(turned[0], np.roll(found, turn * factor, 1), rtol=1e-4, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 1000), st.floats(0, 1))
 def test_no_way_mixes_valid_depth_with_what_is_not(seed: int, share: float) -> None:
     random = np.random.default_rng(seed)
