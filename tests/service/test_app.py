@@ -87,3 +87,35 @@ async def test_what_is_made_is_held_by_the_application_alone(client, model: str)
     one, other = create_app(settings), create_app(settings)
     assert one.state.serving is not other.state.serving
     assert one.state.telemetry.registry is not other.state.telemetry.registry
+
+
+class TestOrigins:
+    HOME, ELSEWHERE = "https://maps.example.org", "https://elsewhere.example.org"
+
+    async def test_without_any_no_page_of_another_origin_may_read_an_answer(self, serving) -> None:
+        async with serving() as client:
+            answer = await client.get("/models", headers={"Origin": self.HOME})
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+    async def test_the_origins_that_are_set_may_read_answers_and_their_headers(self, serving, panorama) -> None:
+        async with serving(cors_origins=f"{self.HOME}, http://localhost:3000") as client:
+            answer = await client.post("/depth", content=panorama(), headers={"Origin": self.HOME})
+            elsewhere = await client.post("/depth", content=panorama(), headers={"Origin": self.ELSEWHERE})
+        assert answer.headers["access-control-allow-origin"] == self.HOME
+        exposed = {name.strip().lower() for name in answer.headers["access-control-expose-headers"].split(",")}
+        ours = {name for name in answer.headers if name.startswith("x-")} - {"x-content-type-options"}
+        assert ours <= exposed
+        assert "access-control-allow-origin" not in elsewhere.headers
+
+    async def test_a_browser_that_asks_first_needs_no_key_for_that(self, serving) -> None:
+        asking = {
+            "Origin": self.HOME,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization, content-type",
+        }
+        async with serving(cors_origins=self.HOME, api_keys="a-key-of-some-length") as client:
+            answer = await client.options("/depth", headers=asking)
+            refused = await client.post("/depth", headers={"Origin": self.HOME})
+        assert answer.status_code == 200
+        assert "authorization" in answer.headers["access-control-allow-headers"].lower()
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, self.HOME)
