@@ -9,10 +9,12 @@ Sources: Open Inference Protocol, specification/protocol/inference_rest.md; Trit
 import base64
 import json
 import math
+import operator
+import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, NoReturn
 
 import numpy as np
@@ -28,7 +30,10 @@ BINARY_DATA_HEADER = "Inference-Header-Content-Length"
 EXTENSIONS = ("binary_tensor_data",)
 OUTPUTS = ("depth", "in_range")
 
-_PLAIN_JSON = 65536  # bytes of JSON that are harmless whatever they say; and more values than names and shapes have
+_DATA = re.compile(rb'"data"\s*:\s*(?=\[)')
+_PLAIN_VALUES = 65536  # of JSON beside the numbers of a tensor: more than enough for names and shapes
+_WITHOUT_BRACKETS = bytes.maketrans(b"[]", b"  ")
+_CHUNK_BYTES = 65536  # of JSON that is read in one go; the interpreter lock is free in between
 _LENGTH = struct.Struct("<I")
 
 
@@ -101,12 +106,15 @@ def parse_request(body: bytes, header_length: str | None, signature: Signature) 
         InvalidParameter: an input, an output or a parameter that this model does not take.
     """
     text, tail = _split(body, header_length)
-    request = _read_json(text, signature)
+    text, numbers = _cut_numbers(text)
+    request = _read_json(text)
     _refuse_parameters(request, ("sequence_id",))
     inputs = _objects(request, "inputs")
     if len(inputs) != 1:
         raise InvalidParameter(f"a request has one input, `panorama` or `image`; got {len(inputs)}")
-    return InferenceRequest(_id_of(request), _read_input(inputs[0], tail, signature), tuple(_outputs_of(request)))
+    return InferenceRequest(
+        _id_of(request), _read_input(inputs[0], numbers, tail, signature), tuple(_outputs_of(request))
+    )
 
 
 def encode_response(
@@ -150,8 +158,25 @@ def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
     return body[: int(header_length)], memoryview(body)[int(header_length) :]
 
 
-def _read_json(text: bytes, signature: Signature) -> JsonObject:
-    _refuse_bomb(text, signature)
+def _cut_numbers(text: bytes) -> tuple[bytes, bytes | None]:
+    """The JSON with `null` for the numbers of a tensor, and those numbers as they stand there, from `[` to `]`.
+
+    They are read apart (`_pixels_of_json`), for there may be millions: all JSON at once would take a hundred times its
+    bytes of memory, and hold the interpreter lock for a second.
+    """
+    begin = _DATA.search(text)
+    if begin is None:
+        return text, None
+    start = begin.end()
+    # Among numbers there is neither a string nor an object, so their last bracket stands before the next of those.
+    ends = [place for place in (text.find(b'"', start), text.find(b"}", start)) if place >= 0]
+    end = text.rfind(b"]", start, min(ends, default=start)) + 1
+    return (text[:start] + b"null" + text[end:], text[start:end]) if end else (text, None)
+
+
+def _read_json(text: bytes) -> JsonObject:
+    if sum(map(text.count, (b",", b"[", b"{", b'"'))) > _PLAIN_VALUES:
+        raise InputTooLarge("the JSON has more values than an inference request needs beside its tensor")
     try:
         request = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -159,21 +184,6 @@ def _read_json(text: bytes, signature: Signature) -> JsonObject:
     if not isinstance(request, dict):
         raise MalformedRequest("an inference request is a JSON object")
     return request
-
-
-def _refuse_bomb(text: bytes, signature: Signature) -> None:
-    """Let through only what unpacks to about a batch of panoramas: `[[],[],...` takes thirty times its bytes."""
-    if len(text) <= _PLAIN_JSON:
-        return
-    height, width = signature.input_size
-    numbers = signature.max_batch * height * width * 3
-    lists = signature.max_batch * (1 + height * (1 + width))
-    if (
-        text.count(b",") > numbers + _PLAIN_JSON
-        or text.count(b"[") > lists + _PLAIN_JSON
-        or text.count(b"{") + text.count(b'"') > _PLAIN_JSON
-    ):
-        raise InputTooLarge(f"the JSON has more values than {signature.max_batch} panoramas of this model")
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -202,7 +212,9 @@ def _outputs_of(request: JsonObject) -> Iterator[RequestedOutput]:
         yield RequestedOutput(name, _flag(_parameters_of(output), "binary_data", default=binary))
 
 
-def _read_input(tensor: JsonObject, tail: memoryview, signature: Signature) -> tuple[Pixels, ...] | tuple[bytes, ...]:
+def _read_input(
+    tensor: JsonObject, numbers: bytes | None, tail: memoryview, signature: Signature
+) -> tuple[Pixels, ...] | tuple[bytes, ...]:
     known = {entry["name"]: entry for entry in signature.inputs()}
     name = tensor.get("name")
     if not isinstance(name, str) or name not in known:
@@ -216,7 +228,7 @@ def _read_input(tensor: JsonObject, tail: memoryview, signature: Signature) -> t
     raw = _raw_of(tensor, tail)
     if name == "image":
         return _images_of_raw(raw, shape[0]) if raw is not None else _images_of_json(tensor.get("data"), shape[0])
-    pixels = raw if raw is not None else _numbers_of_json(tensor.get("data"), shape)
+    pixels = raw if raw is not None else _pixels_of_json(numbers, shape)
     if len(pixels) != math.prod(shape):
         raise MalformedRequest(f"a tensor of shape {shape} has {math.prod(shape)} bytes; got {len(pixels)}")
     return tuple(np.frombuffer(pixels, np.uint8).reshape(shape))
@@ -268,24 +280,24 @@ def _images_of_json(data: Any, count: int) -> tuple[bytes, ...]:
         raise InvalidParameter(f"in JSON an `image` is in base64: {error}") from None
 
 
-def _numbers_of_json(data: Any, shape: Sequence[int]) -> bytes:
+def _pixels_of_json(numbers: bytes | None, shape: Sequence[int]) -> bytearray:
     """The numbers of a tensor, row by row. The protocol takes them flat or nested as the shape is."""
-    if not isinstance(data, list):
-        raise InvalidParameter("the data of `panorama` are a list")
-    if data and isinstance(data[0], list):
-        data = _flatten(data, shape)
-    try:
-        return bytes(data)
-    except (TypeError, ValueError):
-        raise InvalidParameter("the data of `panorama` are whole numbers from 0 to 255") from None
-
-
-def _flatten(data: list[Any], shape: Sequence[int]) -> list[Any]:
-    for size in shape[1:]:
-        if not all(isinstance(row, list) and len(row) == size for row in data):
-            raise InvalidParameter(f"the data of `panorama` are nested as its shape says, {list(shape)}, or flat")
-        data = list(chain.from_iterable(data))
-    return data
+    if numbers is None:
+        raise InvalidParameter("the data of `panorama` are a list of numbers")
+    lists = 1 + sum(accumulate(shape[:-1], operator.mul))
+    if not numbers.count(b"[") == numbers.count(b"]") in (1, lists):
+        raise InvalidParameter(f"the data of `panorama` are nested as its shape says, {list(shape)}, or flat")
+    pixels = bytearray()
+    place = 0
+    while 0 <= place < len(numbers) and len(pixels) <= math.prod(shape):
+        end = numbers.find(b",", place + _CHUNK_BYTES)
+        chunk = numbers[place:] if end < 0 else numbers[place:end]
+        place = end + 1 if end >= 0 else -1
+        try:
+            pixels += bytes(json.loads(b"[%b]" % chunk.translate(_WITHOUT_BRACKETS)))
+        except (TypeError, ValueError):
+            raise InvalidParameter("the data of `panorama` are whole numbers from 0 to 255") from None
+    return pixels
 
 
 def _json_rows(tensor: Iterable[Floats]) -> Iterator[bytes]:

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from dap.errors import InputTooLarge, InvalidParameter, MalformedRequest
+from dap.errors import InputError, InputTooLarge, InvalidParameter, MalformedRequest
 from service.inference_protocol import InferenceRequest, RequestedOutput, Signature, encode_response, parse_request
 
 SIGNATURE = Signature(input_size=(4, 8), thresholds=2, max_batch=3)
@@ -69,8 +71,8 @@ class TestPanoramas:
         with pytest.raises(InvalidParameter, match="data"):
             parse({"inputs": [panorama_input(data=data)]})
 
-    @pytest.mark.parametrize("data", [[], [1, 2, 3], PIXELS[0].ravel().tolist()])
-    def test_data_that_are_too_few_are_refused(self, data: list[int]) -> None:
+    @pytest.mark.parametrize("data", [[], [1, 2, 3], PIXELS[0].ravel().tolist(), [*PIXELS.ravel().tolist(), 1]])
+    def test_data_of_another_number_are_refused(self, data: list[int]) -> None:
         with pytest.raises(MalformedRequest, match="192 bytes; got"):
             parse({"inputs": [panorama_input(data=data)]})
 
@@ -171,12 +173,15 @@ class TestRequest:
         with pytest.raises(InputTooLarge):
             parse_request(bomb, None, SIGNATURE)
 
-    def test_the_largest_batch_of_nested_json_is_no_bomb(self) -> None:
-        signature = Signature(input_size=(128, 256), thresholds=2, max_batch=2)
-        data = np.full((2, 128, 256, 3), 255).tolist()
-        tensor = {"name": "panorama", "datatype": "UINT8", "shape": [2, 128, 256, 3], "data": data}
-        body = json.dumps({"inputs": [tensor]}).encode()
-        assert len(parse_request(body, None, signature).panoramas) == 2
+    @pytest.mark.parametrize("indent", [None, 0])
+    @pytest.mark.parametrize("flat", [True, False])
+    def test_the_largest_batch_of_json_is_no_bomb(self, flat: bool, indent: int | None) -> None:
+        signature = Signature(input_size=(64, 128), thresholds=2, max_batch=2)
+        pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 128, 3), np.uint8)
+        data = (pixels.ravel() if flat else pixels).tolist()
+        tensor = {"name": "panorama", "datatype": "UINT8", "shape": [2, 64, 128, 3], "data": data}
+        body = json.dumps({"inputs": [tensor]}, indent=indent).encode()
+        assert np.array_equal(np.stack(parse_request(body, None, signature).panoramas), pixels)
 
     def test_an_id_is_a_string(self) -> None:
         assert parse({"id": "7", "inputs": [panorama_input()]}).id == "7"
@@ -203,6 +208,24 @@ class TestRequest:
     def test_parameters_are_an_object(self, parameters: Any) -> None:
         with pytest.raises(InvalidParameter, match="parameters"):
             parse({"inputs": [panorama_input()], "parameters": parameters})
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_whatever_the_bytes_are_they_are_read_or_refused(data: st.DataObject) -> None:
+    """A sound request with a piece of it cut out and something else put in its place."""
+    tensor = panorama_input(data=None, parameters={"binary_data_size": 192})
+    text = json.dumps({"id": "7", "inputs": [tensor], "outputs": [{"name": "depth"}]}).encode()
+    body = text + PIXELS.tobytes() if data.draw(st.booleans()) else json.dumps({"inputs": [panorama_input()]}).encode()
+    start = data.draw(st.integers(0, len(body)))
+    end = data.draw(st.integers(start, min(len(body), start + 20)))
+    piece = data.draw(st.sampled_from([b"", b"[", b"]", b"{", b'"', b"null", b"-1", b"1e9", b"\xff", b'"data":[0]']))
+    length = data.draw(st.sampled_from([None, str(len(text)), str(len(body)), "0"]))
+    try:
+        request = parse_request(body[:start] + piece + body[end:], length, SIGNATURE)
+    except InputError:
+        return
+    assert all(panorama.shape == (4, 8, 3) for panorama in request.panoramas)
 
 
 class TestOutputs:
