@@ -189,7 +189,6 @@ def test_overload_is_refused_at_once_while_what_was_accepted_is_answered(red_mod
         assert {answer.status_code for answer in refused} == {429}
         assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
         assert [answer.result().status_code for answer in accepted] == [200, 200, 200]
-        assert service.metric("dap_refusals_total") == 10
 
 
 class TestDeadEngine:
