@@ -73,8 +73,9 @@ class AnswerResponse(Response):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             # A server closes the connection of an answer that was not completed.
             with suppress(TimeoutError):
-                for start in range(0, len(self.body), _CHUNK_BYTES):
-                    chunk = self.body[start : start + _CHUNK_BYTES]
+                body = memoryview(self.body)  # whose slices are no copies
+                for start in range(0, len(body), _CHUNK_BYTES):
+                    chunk = body[start : start + _CHUNK_BYTES]
                     async with asyncio.timeout(_STALL_S):
                         await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 await send({"type": "http.response.body", "body": b""})

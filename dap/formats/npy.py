@@ -25,7 +25,7 @@ def encode(depth_map: DepthMap, options: EncodeOptions = DEFAULT_OPTIONS) -> byt
     metres = depth_map.filled(options.fill).astype("<f4", copy=False)
     header = BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(metres))
-    return header.getvalue() + metres.tobytes()
+    return b"".join((header.getvalue(), metres.data))
 
 
 def decode(data: bytes) -> DepthMap:
