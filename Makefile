@@ -12,7 +12,7 @@ INSTALLED_FROM := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test check format bench bench-service bench-cost bench-soak bench-peers image clean
+.PHONY: help demo serve test check format bench bench-service bench-cost bench-overload bench-soak bench-peers image clean
 
 help:
 	@echo 'make demo    a panorama in, depth, point cloud and metrics out (in $(OUT)/)'
@@ -21,7 +21,7 @@ help:
 	@echo 'make check   format, lint and types alone'
 	@echo 'make format  let ruff rewrite what it can'
 	@echo 'make bench   measure the service on this machine (docs/performance.md); bench-service (beside LitServe and BentoML),'
-	@echo '             bench-cost and bench-soak measure more'
+	@echo '             bench-cost, bench-overload and bench-soak measure more'
 	@echo 'make image   build the container image of the service (docker)'
 	@echo 'make clean   remove the environment and everything made'
 
@@ -52,7 +52,10 @@ bench-service: $(VENV)/runs bench-peers
 bench-cost: $(VENV)/runs
 	$(BIN)/python -m benchmarks.commands cost --json $(OUT)/cost.json
 
-bench-soak: $(VENV)/develops
+bench-overload: $(VENV)/runs
+	$(BIN)/python -m benchmarks.commands overload --json $(OUT)/overload.json
+
+bench-soak: $(VENV)/runs
 	$(BIN)/python -m benchmarks.commands soak --json $(OUT)/soak.json
 
 bench-peers: $(PEERS)/runs

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from benchmarks import overload
 from benchmarks.processes import describe_machine
 from dap.progress import log_to_stderr, progress
 from demo.run import SAMPLE
@@ -61,6 +62,24 @@ def service(
 @bench.command()
 @_MODEL
 @_PANORAMA
+@click.option("--requests", default=40, show_default=True, help="Of each case.")
+@_JSON
+def cost(model: str, panorama: Path, requests: int, json_path: Path | None) -> None:
+    """What a request costs beside inference. Ends with 1 if it is more than it may be."""
+    from benchmarks.cost import as_list, as_markdown, measure
+
+    with progress("requests", 4 * requests) as advance:
+        costs = measure(model, panorama.read_bytes(), requests, advance)
+    machine = describe_machine()
+    click.echo(f"{machine}\n\n{as_markdown(costs)}")
+    _write(json_path, {"machine": asdict(machine), "measured": as_list(costs)})
+    if not all(cost.is_met for cost in costs):
+        raise SystemExit(1)
+
+
+@bench.command()
+@_MODEL
+@_PANORAMA
 @click.option("--requests", default=20_000, show_default=True)
 @click.option("--clients", default=8, show_default=True)
 @_JSON
@@ -78,6 +97,9 @@ def soak(model: str, panorama: Path, requests: int, clients: int, json_path: Pat
     _write(json_path, {"machine": asdict(machine), "model": Path(model).name, "measured": result.as_dict()})
     if not result.is_sound:
         raise SystemExit(1)
+
+
+bench.add_command(overload.main, "overload")
 
 
 def _write(path: Path | None, document: Mapping[str, Any]) -> None:

@@ -45,9 +45,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """Status of an answer, and its body where it was asked for."""
+    """Status of an answer; its head and body where they were asked for."""
 
     status: int
+    head: bytes = b""
     body: bytes = b""
 
 
@@ -145,20 +146,21 @@ def even_arrivals(per_s: float, seconds: float) -> list[float]:
 class Connection(asyncio.Protocol):
     """One connection, kept alive; one request at a time."""
 
-    def __init__(self, keep_bodies: bool = False) -> None:
-        self._keep_bodies = keep_bodies
+    def __init__(self, keep_answers: bool = False) -> None:
+        self._keep_answers = keep_answers
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._head = bytearray()
+        self._kept_head = b""
         self._body: list[bytes] = []
         self._status = 0
         self._missing = -1
 
     @classmethod
-    async def open(cls, request: Request, keep_bodies: bool = False) -> "Connection":
+    async def open(cls, request: Request, keep_answers: bool = False) -> "Connection":
         """To the server that `request` names."""
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(lambda: cls(keep_bodies), request.host, request.port)
+        _, connection = await loop.create_connection(lambda: cls(keep_answers), request.host, request.port)
         return connection
 
     async def send(self, data: bytes) -> Answer:
@@ -190,7 +192,7 @@ class Connection(asyncio.Protocol):
             data = bytes(self._head[end + 4 :])
             self._head.clear()
         self._missing -= len(data)
-        if self._keep_bodies:
+        if self._keep_answers:
             self._body.append(data)
         if self._missing == 0:
             self._finish()
@@ -206,9 +208,11 @@ class Connection(asyncio.Protocol):
                 self._transport.abort()
             return
         self._status, self._missing = int(status[1]), int(length[1])
+        if self._keep_answers:
+            self._kept_head = head
 
     def _finish(self) -> None:
-        answer = Answer(self._status, b"".join(self._body))
+        answer = Answer(self._status, self._kept_head, b"".join(self._body))
         self._missing = -1
         self._body.clear()
         if self._answer is not None and not self._answer.done():
@@ -227,11 +231,18 @@ def run(work: Awaitable[T]) -> T:
 
 async def ask(request: Request) -> Answer:
     """One request on a connection of its own, its body kept."""
-    connection = await Connection.open(request, keep_bodies=True)
+    connection = await Connection.open(request, keep_answers=True)
     try:
         return await connection.send(request.data)
     finally:
         connection.close()
+
+
+async def timed(connection: Connection, data: bytes) -> tuple[float, Answer]:
+    """The answer to a request, and the seconds from its first byte out to the answer's last byte in."""
+    started = time.perf_counter()
+    answer = await connection.send(data)
+    return time.perf_counter() - started, answer
 
 
 @dataclass

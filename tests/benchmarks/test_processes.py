@@ -1,0 +1,33 @@
+"""What /proc says of a process and its children."""
+
+import os
+import subprocess
+import sys
+
+from benchmarks import processes
+
+
+def test_processor_seconds_are_read_whatever_the_process_is_called() -> None:
+    """Fields 14 and 15 of proc_pid_stat(5), user and system, in ticks."""
+    stat = "12 (a ) b) S 1 1 1 0 -1 4194560 1 2 3 4 150 50 7 8 20 0 1 0 100"
+    assert processes._cpu_seconds(stat) == 200 / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_process_is_counted_with_its_children() -> None:
+    program = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        family = processes.tree(parent.pid)
+        used = processes.usage(parent.pid)
+        parent.communicate(b"\n")
+    assert family[0] == parent.pid
+    assert len(family) == 2
+    assert used.memory_mb > 1
+
+
+def test_of_a_process_that_has_ended_nothing_is_left() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    assert processes.tree(child.pid) == []
+    assert processes.usage(child.pid) == processes.Usage(0.0, 0.0)
