@@ -105,12 +105,13 @@ def test_deployment_service_and_budget_select_the_same_pods() -> None:
 def test_every_port_is_the_port_of_the_image() -> None:
     exposed = int(instruction("EXPOSE"))
     assert f"DAP_PORT={exposed}" in instruction("ENV")
-    (port,) = CONTAINER["ports"]
+    port, probes = CONTAINER["ports"]
     assert port["containerPort"] == exposed
+    assert {"name": "DAP_PROBE_PORT", "value": str(probes["containerPort"])} in CONTAINER["env"]
     (service_port,) = of_kind("Service")["spec"]["ports"]
     assert service_port["targetPort"] == port["name"]
     assert {CONTAINER[probe]["httpGet"]["port"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")} == {
-        port["name"]
+        probes["name"]
     }
     assert COMPOSE["services"]["dap"]["ports"] == [f"{exposed}:{exposed}"]
     scraped = read(ROOT / "deploy" / "prometheus.yml")["scrape_configs"][0]["static_configs"][0]["targets"]
