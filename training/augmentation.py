@@ -5,7 +5,7 @@ device.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +53,8 @@ def augment(batch: Batch, config: AugmentationConfig, generator: Generator) -> E
     columns = turned_columns(len(batch.rgb), batch.rgb.shape[2], config.flip, generator).to(batch.rgb.device)
     rgb = batch.rgb.gather(2, columns[:, None, :, None].expand_as(batch.rgb))
     index = columns[:, None, :].expand_as(batch.truth.depth)
-    truth = Truth(batch.truth.depth.gather(2, index), batch.truth.known.gather(2, index))
+    depth, known = batch.truth.depth.gather(2, index), batch.truth.known.gather(2, index)
+    truth = replace(batch.truth, depth=depth, known=known)
     pixels = rgb.permute(0, 3, 1, 2).float() / 255
     if config.strength:
         pixels = soften(pixels, config.soften, generator)

@@ -16,15 +16,87 @@ from training.synthetic.sampling import Kind
 
 @dataclass(frozen=True)
 class LossWeights:
-    """The factor of each loss of `training.losses`; zero leaves a loss out."""
+    """The factor of each loss of `training.losses.LOSSES`, and the settings of these losses; zero leaves a loss out.
+
+    The defaults are what the bundled `dap-s` is trained with; `LOSS_PRESETS` has the paper's.
+
+    Attributes:
+        silog: scale-invariant loss of log depth.
+        scale_invariance: its lambda, also on the edges: 0 the root mean square, 1 forgets the scale.
+        log_l1: absolute error of log depth.
+        gradient: multi-scale gradient matching of log depth.
+        gradient_scales: number of its scales.
+        sobel: `silog` on the edges of the true depth alone.
+        sobel_threshold: what makes an edge, log depth per pixel. Too low: slanted floors are edges; too high: only
+            silhouettes are.
+        dense_fidelity: Gram matrices of 12 perspective views.
+        fidelity_fov_deg: field of view of these.
+        fidelity_size: their height and width in pixels.
+        fidelity_norm: what they are normalised by: each view by its `own` norm, or both by that of the `truth`.
+        normal: L1 of surface normals.
+        normal_latitude_deg: rows farther from the horizon have no normals.
+        points: L1 of points, in units of 100 m.
+        range_cross_entropy: of the range mask.
+        range_balance: how much more its rarer class counts, from 0 (not) to 1 (as much as the other).
+        range_squared: squared error of the range mask.
+        range_dice: Dice of the range mask.
+        distortion_map: pixels count by their solid angle; without it, all alike.
+    """
 
     silog: float = 1.0
     scale_invariance: float = 0.5
     log_l1: float = 0.5
     gradient: float = 0.5
     gradient_scales: int = 4
+    sobel: float = 0.0
+    sobel_threshold: float = 0.05
+    dense_fidelity: float = 0.0
+    fidelity_fov_deg: float = 90.0
+    fidelity_size: int = 64
+    fidelity_norm: Literal["own", "truth"] = "own"
+    normal: float = 0.0
+    normal_latitude_deg: float = 75.0
+    points: float = 0.0
     range_cross_entropy: float = 0.5
+    range_balance: float = 0.0
+    range_squared: float = 0.0
     range_dice: float = 0.25
+    distortion_map: bool = True
+
+    def __post_init__(self) -> None:
+        limits = {
+            "scale_invariance": 0 <= self.scale_invariance <= 1,
+            "gradient_scales": self.gradient_scales >= 1,
+            "fidelity_fov_deg": 0 < self.fidelity_fov_deg < 180,
+            "fidelity_size": self.fidelity_size >= 1,
+            "normal_latitude_deg": 0 < self.normal_latitude_deg <= 90,
+            "range_balance": 0 <= self.range_balance <= 1,
+        }
+        for name, within in limits.items():
+            if not within:
+                raise TrainingError(f"the loss setting {name} cannot be {getattr(self, name)}")
+
+
+# The paper's factors (arXiv 2512.16913). Its text has a mask loss of weighted cross-entropy + Dice, its formula one of
+# squared error + 0.5 Dice; how the cross-entropy is weighted is not published, and half-way is a choice.
+_PAPER = LossWeights(
+    silog=1.0,
+    log_l1=0.0,
+    gradient=0.0,
+    sobel=5.0,
+    dense_fidelity=0.4,
+    fidelity_size=128,
+    normal=2.0,
+    points=2.0,
+    range_cross_entropy=2.0,
+    range_balance=0.5,
+    range_dice=2.0,
+)
+LOSS_PRESETS: dict[str, LossWeights] = {
+    "dap-s": LossWeights(),
+    "paper": _PAPER,
+    "paper-formula": replace(_PAPER, range_cross_entropy=0.0, range_squared=2.0, range_dice=1.0),
+}
 
 
 @dataclass(frozen=True)
