@@ -1,6 +1,7 @@
 """What image files say before they are decoded, honest ones and others."""
 
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -136,6 +137,27 @@ def test_a_progressive_jpeg_of_very_many_scans_is_refused() -> None:
     assert headers.read(honest).size == (32, 64)
     with pytest.raises(BrokenImage, match="at most 100 scans"):
         headers.read(data[:-2] + scan * 100 + data[-2:])
+
+
+def test_a_sequential_jpeg_of_more_scans_than_components_is_refused() -> None:
+    data = saved(picture(), "JPEG")
+    scan = b"\xff\xda" + bytes.fromhex("0008 01 01 00 00 3f 00") + b"\x00"
+    assert headers.read(data[:-2] + scan * 3 + data[-2:]).stored_size == (32, 64)
+    with pytest.raises(BrokenImage, match="at most 4 scans"):
+        headers.read(data[:-2] + scan * 4 + data[-2:])
+
+
+def test_a_jpeg_that_is_all_0xff_costs_no_more_than_reading_it() -> None:
+    started = time.thread_time()
+    with pytest.raises(BrokenImage):
+        headers.read(b"\xff\xd8" + b"\xff" * 2**21)
+    assert time.thread_time() - started < 2  # hours, if it were quadratic
+
+
+@pytest.mark.parametrize("fill", [1, 2**20 - 3, 2**20 - 2, 2**20 - 1])
+def test_a_marker_of_a_jpeg_is_found_however_much_fills_up_before_it(fill: int) -> None:
+    data = saved(picture(), "JPEG")
+    assert headers.read(data[:2] + b"\xff" * fill + data[2:]).image == headers.read(data).image
 
 
 def test_bytes_after_the_end_of_a_jpeg_are_not_taken_for_scans() -> None:
