@@ -82,3 +82,29 @@ class TestUnsent:
             raise ConnectionError
         with unsent.hold(100):
             pass
+
+    async def test_who_finds_no_room_is_told_so_by_the_service(self, serving, panorama) -> None:
+        """The first reader takes nothing, the second comes while its answer waits."""
+        async with serving(max_answer_bytes_in_progress=1000) as client:
+            begun, taken = asyncio.Event(), asyncio.Event()
+            pieces = iter([{"type": "http.request", "body": panorama(), "more_body": False}])
+
+            async def receive() -> dict:
+                for piece in pieces:
+                    return piece
+                return await asyncio.Event().wait()
+
+            async def send(message: dict) -> None:
+                begun.set()
+                await taken.wait()
+
+            scope = {"type": "http", "method": "POST", "path": "/depth", "query_string": b"format=npy", "headers": []}
+            slow = asyncio.create_task(client.app(scope, receive, send))
+            await begun.wait()
+            refused = await client.post("/depth?format=npy", content=panorama())
+            taken.set()
+            await slow
+            served = await client.post("/depth?format=npy", content=panorama())
+        assert (refused.status_code, refused.json()["type"]) == (429, "/problems/overloaded")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert served.status_code == 200
