@@ -33,6 +33,7 @@ DapError                              500  anything of ours; never raised itself
 ├── ExportError                       500  an export failed
 │   └── VerificationFailed            500  the exported model disagrees with the network
 └── TrainingError                     500  a training run cannot go on
+    └── DatasetError                  500  a data set, or a shard of one, is not what it should be
 
 Each class says the HTTP status it maps to, a slug (the last part of the problem's type URI, RFC 9457) and a title.
 The message of an instance says what was expected and what came; it is written for the person who made the request and
@@ -239,6 +240,11 @@ class VerificationFailed(ExportError):
 class TrainingError(DapError):
     slug = "training-failed"
     title = "The training cannot go on"
+
+
+class DatasetError(TrainingError):
+    slug = "dataset-invalid"
+    title = "The data set is not what it should be"
 
 
 def kinds() -> dict[str, type[DapError]]:
