@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from dap.errors import ModelFileInvalid
 
-EncoderName = Literal["vit-s", "vit-b", "vit-l", "hybrid-s", "hybrid-xs"]
+EncoderName = Literal["vit-s", "vit-b", "vit-l", "hybrid-s", "hybrid-xs", "efficientnet-lite0"]
 DepthActivation = Literal["linear", "log"]
 
 CONFIG_KEY = "dap.network"

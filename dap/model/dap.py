@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dap.errors import InvalidParameter
 from dap.model.config import PATCH, NetworkConfig
 from dap.model.dpt import DptHead
+from dap.model.efficientnet import EFFICIENTNET_SHAPES, EfficientNetEncoder
 from dap.model.hybrid import HYBRID_SHAPES, HybridEncoder
 from dap.model.vit import VIT_SHAPES, VisionTransformer
 
@@ -92,10 +93,12 @@ class PixelNetwork(nn.Module):
         return (panorama.permute(0, 3, 1, 2).to(self.mean.dtype) / 255 - self.mean) / self.std
 
 
-def _encoder(config: NetworkConfig) -> VisionTransformer | HybridEncoder:
+def _encoder(config: NetworkConfig) -> VisionTransformer | HybridEncoder | EfficientNetEncoder:
     if config.encoder in VIT_SHAPES:
         shape = VIT_SHAPES[config.encoder]
         return VisionTransformer(shape, spherical=config.spherical, token_stretch=config.token_stretch)
+    if config.encoder in EFFICIENTNET_SHAPES:
+        return EfficientNetEncoder(EFFICIENTNET_SHAPES[config.encoder], spherical=config.spherical)
     return HybridEncoder(HYBRID_SHAPES[config.encoder], spherical=config.spherical)
 
 
@@ -104,15 +107,16 @@ _HEAD_WIDTHS: dict[str, tuple[tuple[int, ...], int]] = {
     "vit-b": ((96, 192, 384, 768), 128),
     "vit-l": ((256, 512, 1024, 1024), 256),
 }
-_HYBRID_FEATURES = {"hybrid-s": (48, 24), "hybrid-xs": (16, 8)}
+# Of the depth head, and of the mask head: the simpler question.
+_PYRAMID_FEATURES = {"hybrid-s": (48, 24), "hybrid-xs": (16, 8), "efficientnet-lite0": (64, 32)}
 
 
 def _head(config: NetworkConfig, taps: tuple[int, ...], *, outputs: int, narrow: bool) -> DptHead:
-    """A head in the official widths for a ViT; a hybrid gives the range mask, the simpler question, less."""
+    """A head in the official widths for a ViT; an encoder with a pyramid of its own has narrower ones."""
     if config.encoder in _HEAD_WIDTHS:
         levels, features = _HEAD_WIDTHS[config.encoder]
     else:
-        features = _HYBRID_FEATURES[config.encoder][narrow]
+        features = _PYRAMID_FEATURES[config.encoder][narrow]
         levels = tuple(min(tap, 4 * features) for tap in taps)
     return DptHead(
         taps,

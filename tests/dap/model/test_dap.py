@@ -25,7 +25,7 @@ def lively(config: NetworkConfig) -> DapNetwork:
     return network
 
 
-@pytest.mark.parametrize("encoder", ["hybrid-xs", "hybrid-s", "vit-s"])
+@pytest.mark.parametrize("encoder", ["hybrid-xs", "hybrid-s", "efficientnet-lite0", "vit-s"])
 @pytest.mark.parametrize("patches", [1, 5])
 def test_rolling_the_panorama_by_whole_patches_rolls_the_answer(encoder: str, patches: int) -> None:
     network = lively(NetworkConfig(encoder=encoder))  # type: ignore[arg-type]
@@ -46,7 +46,7 @@ def test_the_official_network_is_not_periodic_which_is_why_the_switch_exists() -
     assert (rolled.log_depth - still.log_depth.roll(16, -1)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("encoder", ["hybrid-xs", "vit-s"])
+@pytest.mark.parametrize("encoder", ["hybrid-xs", "efficientnet-lite0", "vit-s"])
 @pytest.mark.parametrize("size", [(48, 96), (80, 160), (32, 96)])
 def test_any_multiple_of_16_is_an_input_and_the_answer_has_its_size(encoder: str, size: tuple[int, int]) -> None:
     network = DapNetwork(NetworkConfig(encoder=encoder)).eval()  # type: ignore[arg-type]
