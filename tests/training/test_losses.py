@@ -1,18 +1,23 @@
 import math
 from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
+from dap.errors import TrainingError
 from dap.model.dap import NetworkOutput
-from training.config import LossWeights
+from training.config import LOSS_PRESETS, LossWeights
 from training.losses import (
+    LOSSES,
     Truth,
     gradient_matching,
     log_l1,
     range_cross_entropy,
     range_dice,
+    range_squared_error,
     silog,
     solid_angle_weights,
     training_loss,
@@ -20,7 +25,8 @@ from training.losses import (
 
 B, H, W = 2, 16, 32
 THRESHOLDS = (10.0, 20.0, 50.0, 100.0)
-ALL = LossWeights(silog=1, log_l1=1, gradient=1, range_cross_entropy=1, range_dice=1)
+NONE = replace(LossWeights(), **dict.fromkeys(LOSSES, 0.0))  # type: ignore[arg-type]
+ALL = replace(NONE, **dict.fromkeys(LOSSES, 1.0), range_balance=0.5, fidelity_size=12)  # type: ignore[arg-type]
 SURE = 40.0
 
 
@@ -114,6 +120,34 @@ def test_cross_entropy_of_not_knowing_is_the_logarithm_of_two() -> None:
     assert range_cross_entropy(torch.zeros(B, 4, H, W), target, everywhere()).item() == pytest.approx(math.log(2))
 
 
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.875])
+def test_balance_moves_the_classes_from_their_shares_to_halves(share: float, balance: float) -> None:
+    """All pixels have the logit 1: those in range lose log(1 + 1/e), the others log(1 + e)."""
+    target = torch.zeros(B, 4, H, W)
+    target[..., : int(share * W)] = 1
+    inside, beyond = share ** (1 - balance), (1 - share) ** (1 - balance)
+    expected = (inside * math.log1p(math.exp(-1)) + beyond * math.log1p(math.e)) / (inside + beyond)
+    loss = range_cross_entropy(torch.ones(B, 4, H, W), target, everywhere(), balance)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0])
+def test_balance_changes_nothing_where_there_is_one_class_only(target: float) -> None:
+    logits, all_alike = random_output().range_logits, torch.full((B, 4, H, W), target)
+    plain, balanced = (range_cross_entropy(logits, all_alike, everywhere(), balance) for balance in (0.0, 1.0))
+    assert balanced.item() == pytest.approx(plain.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
+def test_squared_error_of_a_probability_follows_from_the_share_in_range(probability: float) -> None:
+    target = torch.zeros(B, 4, H, W)
+    target[..., : W // 4] = 1
+    logits = torch.full((B, 4, H, W), math.log(probability / (1 - probability)))
+    expected = 0.25 * (1 - probability) ** 2 + 0.75 * probability**2
+    assert range_squared_error(logits, target, everywhere()).item() == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
 def test_dice_of_not_knowing_follows_from_the_share_in_range(share: float) -> None:
     target = torch.zeros(B, 4, H, W)
@@ -131,7 +165,7 @@ def test_every_loss_is_zero_at_the_truth() -> None:
     truth = random_truth()
     at_truth = output(truth.log_depth, (2 * truth.in_range(THRESHOLDS) - 1) * SURE)
     total, terms = training_loss(at_truth, truth, THRESHOLDS, ALL)
-    assert sorted(terms) == ["gradient", "log_l1", "range_cross_entropy", "range_dice", "silog"]
+    assert list(terms) == list(LOSSES)
     assert {name: round(term.item(), 6) for name, term in terms.items()} == dict.fromkeys(terms, 0)
     assert total.item() == pytest.approx(0, abs=1e-6)
 
@@ -144,15 +178,16 @@ def test_the_total_is_the_weighted_sum_and_a_factor_of_zero_leaves_a_loss_out() 
 
 
 @pytest.mark.parametrize("columns", [1, 5, 13, W // 2])
-def test_a_yaw_roll_of_panorama_and_truth_changes_no_loss(columns: int) -> None:
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_yaw_roll_of_panorama_and_truth_changes_no_loss(name: str, columns: int) -> None:
+    """The views of dense fidelity repeat after half a turn only."""
+    columns = W // 2 if name == "dense_fidelity" else columns
     prediction, truth = random_output(), random_truth()
     rolled = NetworkOutput(*(part.roll(columns, -1) for part in prediction))
     rolled_truth = Truth(truth.depth.roll(columns, -1), truth.known.roll(columns, -1))
-    _, terms = training_loss(prediction, truth, THRESHOLDS, ALL)
-    _, rolled_terms = training_loss(rolled, rolled_truth, THRESHOLDS, ALL)
-    assert {k: v.item() for k, v in rolled_terms.items()} == pytest.approx(
-        {k: v.item() for k, v in terms.items()}, rel=1e-5
-    )
+    one, other = (training_loss(*pair, THRESHOLDS, ALL)[1] for pair in ((prediction, truth), (rolled, rolled_truth)))
+    assert one[name].item() > 0
+    assert other[name].item() == pytest.approx(one[name].item(), rel=1e-5)
 
 
 BAD_TRUTHS: dict[str, Callable[[], Truth]] = {
@@ -166,12 +201,17 @@ BAD_TRUTHS: dict[str, Callable[[], Truth]] = {
 }
 
 
+@pytest.mark.parametrize("predicted", [0.0, -80.0, math.log(100)])
+@pytest.mark.parametrize("norm", ["own", "truth"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", BAD_TRUTHS)
-def test_loss_and_gradient_are_finite_when_the_truth_is(name: str, dtype: torch.dtype) -> None:
-    log_depth = torch.zeros(B, H, W, dtype=dtype, requires_grad=True)
-    logits = torch.zeros(B, 4, H, W, dtype=dtype, requires_grad=True)
-    total, _ = training_loss(output(log_depth, logits), BAD_TRUTHS[name](), THRESHOLDS, ALL)
+def test_loss_and_gradient_are_finite_when_the_truth_is(
+    name: str, dtype: torch.dtype, norm: Literal["own", "truth"], predicted: float
+) -> None:
+    log_depth = torch.full((B, H, W), predicted, dtype=dtype, requires_grad=True)
+    logits = torch.full((B, 4, H, W), predicted, dtype=dtype, requires_grad=True)
+    weights = replace(ALL, fidelity_norm=norm)
+    total, _ = training_loss(output(log_depth, logits), BAD_TRUTHS[name](), THRESHOLDS, weights)
     total.backward()
     assert log_depth.grad is not None
     assert logits.grad is not None
@@ -200,6 +240,94 @@ def test_sky_and_what_is_beyond_100_m_teach_the_range_mask_and_not_the_depth() -
     assert (log_depth.grad[:, 6:] != 0).any()
     assert (logits.grad[:, :, :6] > 0).all(), "descent lowers the probability of being in range"
     assert (logits.grad[:, :, 6:] < 0).all()
+
+
+def test_an_image_whose_range_is_not_certain_teaches_depth_and_no_range_mask_and_changes_nothing_for_the_others() -> (
+    None
+):
+    gradients = {}
+    for certain in (None, torch.tensor([True, False])):
+        log_depth, logits = (tensor.requires_grad_() for tensor in random_output()[1:])
+        truth = replace(random_truth(), range_known=certain)
+        training_loss(output(log_depth, logits), truth, THRESHOLDS, ALL)[0].backward()
+        gradients[certain is None] = log_depth.grad, logits.grad
+    (depth_all, logits_all), (depth_some, logits_some) = gradients[True], gradients[False]
+    assert depth_all is not None
+    assert logits_all is not None
+    assert depth_some is not None
+    assert logits_some is not None
+    assert torch.equal(depth_some, depth_all)
+    assert torch.equal(logits_some[0], logits_all[0])
+    assert logits_all[1].any()
+    assert not logits_some[1].any()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_moves_only_what_the_label_it_needs_speaks_of(name: str) -> None:
+    log_depth, logits = (tensor.requires_grad_() for tensor in random_output()[1:])
+    weights = replace(NONE, fidelity_size=12, **{name: 1.0})  # type: ignore[arg-type]
+    training_loss(output(log_depth, logits), random_truth(), THRESHOLDS, weights)[0].backward()
+    moved = {label for label, part in (("depth", log_depth), ("range", logits)) if part.grad is not None}
+    assert moved == {LOSSES[name].needs}
+
+
+def test_without_the_distortion_map_a_row_at_the_pole_counts_as_any_other() -> None:
+    truth = Truth(everywhere(), everywhere() > 0)
+    prediction = everywhere(0.0)
+    prediction[:, 0] = 1.0
+    weights = replace(NONE, log_l1=1.0, distortion_map=False)
+    total, _ = training_loss(output(prediction, torch.zeros(B, 4, H, W)), truth, THRESHOLDS, weights)
+    assert total.item() == pytest.approx(1 / H)
+
+
+def test_losses_are_float32_under_autocast() -> None:
+    plain = training_loss(random_output(), random_truth(), THRESHOLDS, ALL)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = training_loss(random_output(), random_truth(), THRESHOLDS, ALL)[0]
+    assert torch.equal(inside, plain)
+
+
+def test_no_loss_at_all_is_refused() -> None:
+    with pytest.raises(TrainingError, match="silog"):
+        training_loss(random_output(), random_truth(), THRESHOLDS, NONE)
+
+
+def test_each_loss_has_its_factor_among_the_weights() -> None:
+    assert set(LOSSES) <= {field.name for field in fields(LossWeights)}
+
+
+def test_the_bundled_model_is_trained_without_the_losses_that_came_later() -> None:
+    standing = {"silog": 1.0, "log_l1": 0.5, "gradient": 0.5, "range_cross_entropy": 0.5, "range_dice": 0.25}
+    assert {name: getattr(LOSS_PRESETS["dap-s"], name) for name in LOSSES} == dict.fromkeys(LOSSES, 0.0) | standing
+
+
+@pytest.mark.parametrize(
+    ("preset", "mask"),
+    [
+        ("paper", {"range_cross_entropy": 2.0, "range_dice": 2.0}),
+        ("paper-formula", {"range_squared": 2.0, "range_dice": 1.0}),
+    ],
+)
+def test_the_paper_has_these_factors(preset: str, mask: dict[str, float]) -> None:
+    """arXiv 2512.16913: 1.0 SILog, 0.4 DF, 5.0 grad, 2.0 normal, 2.0 pts, 2.0 mask."""
+    paper = {"silog": 1.0, "dense_fidelity": 0.4, "sobel": 5.0, "normal": 2.0, "points": 2.0} | mask
+    assert {name: getattr(LOSS_PRESETS[preset], name) for name in LOSSES} == dict.fromkeys(LOSSES, 0.0) | paper
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("scale_invariance", 1.1),
+        ("gradient_scales", 0),
+        ("fidelity_fov_deg", 180.0),
+        ("fidelity_size", 0),
+        ("normal_latitude_deg", 0.0),
+        ("range_balance", -0.1),
+    ],
+)
+def test_a_setting_that_no_loss_can_have_is_refused_by_name(setting: str, value: float) -> None:
+    with pytest.raises(TrainingError, match=f"{setting}.*{value}"):
+        replace(LossWeights(), **{setting: value})  # type: ignore[arg-type]
 
 
 def test_in_range_is_nearer_than_the_threshold() -> None:
