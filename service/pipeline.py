@@ -188,7 +188,7 @@ class Pipeline:
             self._telemetry.stages_passed(replace(answer.timing, encode=None))
         self._telemetry.stages_passed(Timing(encode=encode_s))
         last = max(answers, key=lambda answer: answer.timing.seconds)
-        return replace(last, body=body, timing=replace(last.timing, encode=encode_s))
+        return replace(last.with_body(body), timing=replace(last.timing, encode=encode_s))
 
     async def _answer(self, served: Served, picture: bytes | Pixels, job: Job[Body]) -> Answer[Body]:
         rows, columns = served.engine.input_size

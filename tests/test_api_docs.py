@@ -87,7 +87,9 @@ def test_every_path_has_a_line() -> None:
 def test_every_parameter_and_status_is_named() -> None:
     paths = create_app(Settings()).openapi()["paths"]
     operations = [operation for methods in paths.values() for operation in methods.values()]
-    parameters = {parameter["name"].lower() for operation in operations for parameter in operation.get("parameters", [])}
+    parameters = {
+        parameter["name"].lower() for operation in operations for parameter in operation.get("parameters", [])
+    }
     statuses = {status for operation in operations for status in operation["responses"]}
     unnamed = {name for name in parameters if not re.search(rf"\b{name}\b", PAGE, re.IGNORECASE)}
     assert unnamed - {"slug", "model_version", "inference-header-content-length", "content-encoding"} == set()

@@ -1,7 +1,6 @@
 """/v2: the Open Inference Protocol (V2), for clients of KServe and Triton. See `service.inference_protocol`."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal, cast
 
@@ -239,7 +238,7 @@ async def infer(
     body, json_length = answer.body
     described = {} if json_length is None else {BINARY_DATA_HEADER: str(json_length)}
     media_type = "application/json" if json_length is None else "application/octet-stream"
-    return AnswerResponse(replace(answer, body=body), media_type, **described)
+    return AnswerResponse(answer.with_body(body), media_type, **described)
 
 
 def _read(
