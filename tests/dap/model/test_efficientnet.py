@@ -11,8 +11,8 @@ from dap.errors import ModelFileInvalid
 from dap.model.dap import IMAGENET_MEAN, IMAGENET_STD
 from dap.model.efficientnet import EFFICIENTNET_SHAPES, EfficientNetEncoder, SameConv2d, read_imagenet
 
-# Table 1 of arXiv 1905.11946 without squeeze-and-excitation: 4.65 million parameters with the classifier, which has 1280
-# features and 1000 classes.
+# Table 1 of arXiv 1905.11946 without squeeze-and-excitation: 4.65 million parameters with the classifier, which has
+# 1280 features and 1000 classes.
 PUBLISHED_PARAMETERS = 4_652_008
 CLASSIFIER_PARAMETERS = 320 * 1280 + 2 * 1280 + 1280 * 1000 + 1000
 
