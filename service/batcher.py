@@ -1,13 +1,14 @@
 """The dynamic batcher: panoramas that arrive while the engine is busy run together in its next batch.
 
 One task owns the queue and is the engine's only caller. Everything but the engine's own run happens on the event loop,
-so nothing here needs a lock.
+so nothing here needs a lock. An engine with several lanes runs several batches at a time, of one panorama each.
 
 A batch is formed greedily: what waits when the engine falls idle, in order of arrival, as far as the limits go. On an
 idle service a panorama therefore waits for nothing, and under load batches grow by themselves.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor
@@ -23,6 +24,8 @@ from dap.errors import DapError, DeviceLost, EngineError, EngineUnavailable, Not
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
+_IN_TIME = 0.7  # of its time may a panorama wait: batches take longer at times, and it is to be encoded, too
+
 
 @dataclass(frozen=True)
 class BatchLimits:
@@ -33,12 +36,14 @@ class BatchLimits:
         queued_pixels: pixels that wait or are reserved for. A single panorama beyond it is let into an empty queue.
         delay_s: how long a batch that is not full waits for company, counted from the arrival of its first panorama.
         run_s: how long a batch may run. Beyond it the engine counts as hung, and so as lost.
+        lanes: batches that may run at a time.
     """
 
     items: int
     queued_pixels: int
     delay_s: float = 0.0
     run_s: float = 120.0
+    lanes: int = 1
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,8 @@ class Batcher:
     """Runs one engine for many callers: `reserve` a place and infer from it, between `start` and `stop`.
 
     Args:
-        engine: called from `thread` alone.
-        thread: an executor with one thread.
+        engine: called from `threads` alone.
+        threads: an executor with a thread for each lane.
         limits: what a batch and the queue may hold.
         on_batch: told of each run of the engine: how many panoramas it had, and how many seconds it took.
         on_death: called if the batching task ends other than by `stop`. From then on `is_alive` is False, and whoever
@@ -92,19 +97,19 @@ class Batcher:
     def __init__(
         self,
         engine: Engine,
-        thread: Executor,
+        threads: Executor,
         limits: BatchLimits,
         on_batch: Callable[[int, float], None],
         on_death: Callable[[BaseException], None],
     ) -> None:
         self._engine = engine
-        self._thread = thread
+        self._threads = threads
         self._limits = limits
         self._on_batch = on_batch
         self._on_death = on_death
         self._queue: deque[_Item] = deque()
         self._places: set[Place] = set()
-        self._running: list[_Item] = []
+        self._running: set[_Item] = set()
         self._arrival = asyncio.Event()
         self._full = asyncio.Event()
         self._seconds_per_item = 0.0
@@ -142,17 +147,26 @@ class Batcher:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    def require_room(self, pixels: int) -> None:
+    def require_room(self, pixels: int, within_s: float = math.inf) -> None:
         """Ask before panoramas of so many pixels cost anything; `reserve` asks again.
 
+        Args:
+            pixels: of them together.
+            within_s: how long their client waits.
+
         Raises:
-            Overloaded: the queue has no room for them now.
+            Overloaded: the queue has no room for them now, or is so long that they would hardly be done in time.
         """
         self._drop_abandoned()
         reserved = sum(place.pixels for place in self._places)
         waiting = len(self._queue) + self._awaited_items
         if waiting and self.queued_pixels + reserved + pixels > self._limits.queued_pixels:
             raise Overloaded(f"{waiting} panoramas are waiting already", retry_after_s=self.wait_s)
+        if waiting and self.wait_s > _IN_TIME * within_s:
+            raise Overloaded(
+                f"{waiting} panoramas are waiting already; one more would hardly be done within {within_s:g} seconds",
+                retry_after_s=self.wait_s - _IN_TIME * within_s,
+            )
 
     @contextmanager
     def reserve(self, pixels: int) -> Iterator["Place"]:
@@ -180,14 +194,25 @@ class Batcher:
         return await item.answer
 
     async def _work(self) -> None:
+        """Every lane. Where one dies, all do."""
+        try:
+            async with asyncio.TaskGroup() as lanes:
+                for _ in range(self._limits.lanes):
+                    lanes.create_task(self._work_lane())
+        except ExceptionGroup as failures:
+            first = failures.exceptions[0]
+        raise first
+
+    async def _work_lane(self) -> None:
         while True:
             await self._arrival.wait()
-            if self._limits.delay_s:
+            if self._limits.delay_s and self._queue:
                 await self._window()
-            self._running = self._take_batch()
-            if self._running:
-                await self._run(self._running)
-            self._running = []
+            batch = self._take_batch()
+            self._running.update(batch)
+            if batch:
+                await self._run(batch)
+            self._running.difference_update(batch)
 
     async def _window(self) -> None:
         """Wait until the delay of the first panorama is over, or a batch is full before."""
@@ -236,7 +261,7 @@ class Batcher:
         try:
             async with asyncio.timeout(limit_s) as limit:
                 loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._thread, _infer, self._engine, panoramas)
+                return await loop.run_in_executor(self._threads, _infer, self._engine, panoramas)
         except TimeoutError:
             if not limit.expired():
                 raise  # the engine's own
@@ -267,7 +292,7 @@ class Batcher:
             raise DeviceLost("the engine fails on black, too") from error
 
     def _observe(self, size: int, seconds: float) -> None:
-        latest = seconds / size
+        latest = seconds / size / self._limits.lanes
         self._seconds_per_item += (latest - self._seconds_per_item) * (0.2 if self._seconds_per_item else 1.0)
         self._on_batch(size, seconds)
 
@@ -276,7 +301,7 @@ class Batcher:
         error = None if task.cancelled() else task.exception()
         for item in (*self._running, *self._queue):
             item.fail(EngineError("the engine has died") if error else NotReady("the service is going down"))
-        self._running = []
+        self._running.clear()
         self._queue.clear()
         if error is not None:
             self._on_death(error)

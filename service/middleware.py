@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import re
 import time
 from collections.abc import Callable
@@ -120,12 +121,12 @@ class Admission:
     Args:
         app: what takes panoramas with POST.
         max_requests: at a time.
-        require_room: raises Overloaded if a panorama could not be queued now.
+        require_room: raises Overloaded if a panorama whose client waits so many seconds could not be queued now.
         retry_after_s: when to come back.
     """
 
     def __init__(
-        self, app: ASGIApp, max_requests: int, require_room: Callable[[], None], retry_after_s: Callable[[], float]
+        self, app: ASGIApp, max_requests: int, require_room: Callable[[float], None], retry_after_s: Callable[[], float]
     ) -> None:
         self._app = app
         self._max_requests = max_requests
@@ -138,7 +139,7 @@ class Admission:
             await self._app(scope, receive, send)
             return
         try:
-            self._require_place()
+            self._require_place(_patience_s(scope))
         except Overloaded as error:
             await refuse(error, scope, receive, send)
             return
@@ -148,10 +149,18 @@ class Admission:
         finally:
             self._in_progress -= 1
 
-    def _require_place(self) -> None:
+    def _require_place(self, within_s: float) -> None:
         if self._in_progress >= self._max_requests:
             raise Overloaded(f"{self._in_progress} requests are in progress already", self._retry_after_s())
-        self._require_room()
+        self._require_room(within_s)
+
+
+def _patience_s(scope: Scope) -> float:
+    """Seconds that a client waits, as far as it says. Whether it says it well is judged where it is let in."""
+    try:
+        return float(Headers(scope=scope).get("x-request-timeout", "inf"))
+    except ValueError:
+        return math.inf
 
 
 class BodyLimit:
@@ -179,7 +188,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         length = Headers(scope=scope).get("content-length", "")
-        announced = int(length) if length.isdecimal() else 0
+        announced = int(length[:20]) if length.isdecimal() else 0  # an int of thousands of digits is a ValueError
         received = 0
         started: float | None = None
         is_complete = False

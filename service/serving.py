@@ -64,6 +64,7 @@ class Served:
     engine: Engine
     batcher: Batcher
     thread: ThreadPoolExecutor
+    lanes: ThreadPoolExecutor
     users: _Users
 
 
@@ -118,15 +119,15 @@ class Serving:
             raise NotReady(self.state.value, retry_after_s=2.0)
         return self._served
 
-    def require_room(self) -> None:
-        """Ask before anything of a panorama is read. Who is not ready says so elsewhere.
+    def require_room(self, within_s: float) -> None:
+        """Ask before anything of a panorama is read whose client waits so long. Who is not ready says so elsewhere.
 
         Raises:
-            Overloaded: the queue is full.
+            Overloaded: the queue is full, or too long for this client.
         """
         if self._served is not None:
             height, width = self._served.engine.input_size
-            self._served.batcher.require_room(height * width)
+            self._served.batcher.require_room(height * width, min(within_s, self._settings.request_timeout_s))
 
     @contextmanager
     def use(self) -> Iterator[Served]:
@@ -239,10 +240,15 @@ class Serving:
             raise
         settings = self._settings
         limits = BatchLimits(
-            settings.max_batch_size, settings.max_queued_pixels, settings.batch_delay_s, settings.engine_timeout_s
+            items=settings.max_batch_size if engine.lanes == 1 else 1,
+            queued_pixels=settings.max_queued_pixels,
+            delay_s=settings.batch_delay_s,
+            run_s=settings.engine_timeout_s,
+            lanes=engine.lanes,
         )
-        batcher = Batcher(engine, thread, limits, self._telemetry.batch_ran, lambda error: self._died(batcher, error))
-        return Served(model, engine, batcher, thread, _Users())
+        lanes = ThreadPoolExecutor(engine.lanes, "lane", initializer=give_way)
+        batcher = Batcher(engine, lanes, limits, self._telemetry.batch_ran, lambda error: self._died(batcher, error))
+        return Served(model, engine, batcher, thread, lanes, _Users())
 
     async def _warm_up(self, served: Served) -> None:
         """Run the largest batch once, then one panorama through the whole way."""
@@ -260,7 +266,7 @@ class Serving:
 
     async def _close(self, served: Served) -> None:
         await served.batcher.stop()
-        closing = served.thread.submit(served.engine.close)
+        closing = served.thread.submit(_close_when_idle, served)
         served.thread.shutdown(wait=False)
         done, _ = await asyncio.wait([asyncio.wrap_future(closing)], timeout=_CLOSE_S)
         if not done:
@@ -284,6 +290,11 @@ class Serving:
             self.state = State.FAILED
             # An error of ours says all that can be done about it.
             _log.critical("%s: %s", self.state.value, error, exc_info=None if isinstance(error, DapError) else error)
+
+
+def _close_when_idle(served: Served) -> None:
+    served.lanes.shutdown()
+    served.engine.close()
 
 
 def _note_failure(loading: asyncio.Task[Model]) -> None:

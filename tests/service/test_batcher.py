@@ -1,4 +1,6 @@
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -29,8 +31,8 @@ async def running(
     on_batch: Callable[[int, float], None] = lambda size, seconds: None,
     on_death: Callable[[BaseException], None] = lambda error: None,
 ) -> AsyncIterator[Batcher]:
-    with ThreadPoolExecutor(1) as thread:
-        batcher = Batcher(engine, thread, limits, on_batch, on_death)
+    with ThreadPoolExecutor(limits.lanes) as threads:
+        batcher = Batcher(engine, threads, limits, on_batch, on_death)
         batcher.start()
         try:
             async with asyncio.timeout(10):
@@ -108,6 +110,56 @@ async def test_each_run_is_reported(engine) -> None:
     assert runs == [(1, True), (2, True)]
 
 
+class TestLanes:
+    """An engine with two lanes, of which each takes one panorama."""
+
+    LIMITS = BatchLimits(items=1, queued_pixels=100 * PIXELS, lanes=2)
+
+    async def test_as_many_panoramas_run_at_a_time_as_there_are_lanes(self, engine) -> None:
+        async with running(engine, self.LIMITS) as batcher:
+            async with busy(engine, batcher):
+                waiting = submit(batcher, panorama(2), panorama(4))
+                await asyncio.to_thread(engine.entered.acquire)
+                assert [reds(batch) for batch in engine.batches] == [[0], [2]]
+                assert batcher.queued_items == 1
+            answers = await asyncio.gather(*waiting)
+        assert [answer.depth[0, 0] for answer in answers] == [1.0, 2.0]
+
+    async def test_the_next_one_does_not_wait_for_the_slower_lane(self, engine) -> None:
+        stuck = threading.Event()
+        engine.before = lambda panoramas: stuck.wait(10) if (panoramas == 13).any() else None
+        async with running(engine, self.LIMITS) as batcher:
+            (slow,) = submit(batcher, panorama(13))
+            await asyncio.to_thread(engine.entered.acquire)
+            quick = await asyncio.gather(*submit(batcher, panorama(2), panorama(4), panorama(6)))
+            assert not slow.done()
+            stuck.set()
+            await slow
+        assert [answer.depth[0, 0] for answer in quick] == [1.0, 2.0, 3.0]
+
+    async def test_the_wait_is_shared_between_the_lanes(self, engine) -> None:
+        engine.before = lambda panoramas: time.sleep(0.01)
+        async with running(engine, self.LIMITS) as batcher:
+            answer = await infer(batcher, panorama(1))
+            assert batcher.wait_s == pytest.approx(answer.inference_s / 2)
+
+    async def test_a_device_that_one_lane_loses_is_lost_to_all(self, engine) -> None:
+        def lose(panoramas: npt.NDArray[np.uint8]) -> None:
+            if panoramas.any():
+                raise EngineUnavailable("gone")
+
+        engine.before = lose
+        deaths: list[BaseException] = []
+        async with running(engine, self.LIMITS, on_death=deaths.append) as batcher:
+            async with busy(engine, batcher) as first:
+                waiting = submit(batcher, panorama(1), panorama(2))
+                await asyncio.to_thread(engine.entered.acquire)
+            results = await outcomes([first, *waiting])
+            assert not batcher.is_alive
+        assert EngineError in {type(result) for result in results[1:]}
+        assert [str(death) for death in deaths] == ["gone"]
+
+
 class TestDelay:
     async def test_the_first_panorama_waits_for_company(self, engine) -> None:
         async with running(engine, BatchLimits(items=8, queued_pixels=100 * PIXELS, delay_s=0.5)) as batcher:
@@ -155,6 +207,17 @@ class TestQueueLimit:
                 await place.infer(panorama(1))
                 batcher.require_room(PIXELS)
             batcher.require_room(2 * PIXELS)
+
+    async def test_who_would_hardly_be_done_in_time_is_told_so_instead(self, engine) -> None:
+        async with running(engine) as batcher:
+            await infer(batcher, panorama(0))
+            seconds = batcher.wait_s
+            batcher.require_room(PIXELS, within_s=seconds / 2)  # nobody waits: it may try
+            with batcher.reserve(3 * PIXELS):
+                batcher.require_room(PIXELS, within_s=10 * seconds)
+                with pytest.raises(Overloaded, match="hardly be done within") as refused:
+                    batcher.require_room(PIXELS, within_s=2 * seconds)
+        assert refused.value.retry_after_s == pytest.approx((2 - 0.7 * 2) * seconds)
 
     async def test_a_place_that_is_given_up_is_free(self, engine) -> None:
         async with running(engine, BatchLimits(items=8, queued_pixels=PIXELS)) as batcher:

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import logging
+import math
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -122,7 +123,7 @@ class TestAdmission:
             await go_on.wait()
             await echo(scope, receive, send)
 
-        async with client_of(Admission(slow, 1, lambda: None, retry_after_s=lambda: 6.5)) as client:
+        async with client_of(Admission(slow, 1, lambda within_s: None, retry_after_s=lambda: 6.5)) as client:
             first = asyncio.create_task(client.post("/"))
             await inside.wait()
             refused = await client.post("/")
@@ -133,7 +134,7 @@ class TestAdmission:
         assert refused.headers["retry-after"] == "7"
 
     async def test_without_room_in_the_queue_a_post_is_refused_by_its_headers(self) -> None:
-        def full() -> None:
+        def full(within_s: float) -> None:
             raise Overloaded("8 panoramas are waiting", retry_after_s=2.5)
 
         async def never(scope: Scope, receive: Receive, send: Send) -> None:
@@ -145,12 +146,21 @@ class TestAdmission:
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "3")
         assert sent == [0, 1, 2]  # What comes after the answer is thrown away, so that the answer is not lost.
 
+    @pytest.mark.parametrize(("said", "patience_s"), [(None, math.inf), ("2.5", 2.5), ("soon", math.inf)])
+    async def test_room_is_asked_for_with_the_time_that_the_client_waits(
+        self, said: str | None, patience_s: float
+    ) -> None:
+        asked: list[float] = []
+        async with client_of(Admission(echo, 1, asked.append, retry_after_s=lambda: 1)) as client:
+            await client.post("/", headers={"x-request-timeout": said} if said else {})
+        assert asked == [patience_s]
+
     async def test_loading_a_model_is_no_panorama(self) -> None:
-        async with client_of(Admission(echo, 0, lambda: None, retry_after_s=lambda: 1)) as client:
+        async with client_of(Admission(echo, 0, lambda within_s: None, retry_after_s=lambda: 1)) as client:
             assert (await client.post("/models/dap-s:load")).status_code == 200
 
     async def test_a_get_is_always_let_in(self) -> None:
-        async with client_of(Admission(echo, 0, lambda: None, retry_after_s=lambda: 1)) as client:
+        async with client_of(Admission(echo, 0, lambda within_s: None, retry_after_s=lambda: 1)) as client:
             assert (await client.get("/")).status_code == 200
             assert (await client.post("/")).status_code == 429
 
@@ -180,6 +190,14 @@ class TestBodyLimit:
             answer = await client.post("/", content=chunks(3, 50, sent), headers={"content-length": "150"})
         assert (answer.status_code, answer.json()["type"]) == (413, "/problems/input-too-large")
         assert started == [0]
+
+    async def test_a_length_of_thousands_of_digits_is_no_failure(self) -> None:
+        async with self.limited() as client:
+            padded, huge = [
+                await client.post("/", content=b"12345", headers={"content-length": digits})
+                for digits in ("5".zfill(6000), "9" * 6000)
+            ]
+        assert (padded.text, huge.status_code) == ("5", 413)
 
     async def test_without_a_length_bytes_are_counted_as_they_come(self) -> None:
         async with self.limited() as client:
