@@ -59,6 +59,7 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
             option("--preset", type=click.Choice(sorted(PRESETS)), default="dap-s"),
             option("--phase", "phases", type=PhaseType(), multiple=True, help=_PHASE_HELP),
             option("--activation", type=click.Choice(["linear", "log"]), help="Of depth."),
+            option("--initial", type=click.Choice(["random", "imagenet"]), help="What the encoder starts from."),
             option("--encoder", help="Of the network, as dap.model.config names them."),
             option("--learning-rate", type=float, help="At the plateau."),
             option("--cooldown", type=int, help="Steps over which the learning rate falls to zero at the end."),

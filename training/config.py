@@ -5,13 +5,15 @@ and however often it was stopped and resumed (on the same machine, with as many 
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from dap.errors import TrainingError
 from dap.model.config import PATCH, NetworkConfig
 from training.synthetic.sampling import Kind
+
+Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,61 @@ LOSS_PRESETS: dict[str, LossWeights] = {
     "paper": _PAPER,
     "paper-formula": replace(_PAPER, range_cross_entropy=0.0, range_squared=2.0, range_dice=1.0),
 }
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """The discriminator of the second stage: what it sees, what it is, and how it is trained.
+
+    The paper (arXiv 2512.16913) says PatchGAN and no more: the channels and the loss are the field's, what it sees is
+    what the loaders of the official code suggest, and the rest is a choice.
+
+    Attributes:
+        height: of the depth that it sees, in pixels; the width is twice as much. True and predicted depth are reduced
+            to it by the mean of whole blocks of pixels. Too low: fine faults are gone; too high: it may learn how the
+            labels were stored and enlarged.
+        near_m: what becomes zero when depth is normalised.
+        far_quantile: the quantile of an image's depth that becomes one.
+        lowest: normalised depth is clipped to this and one; zero is a hole.
+        levels: steps of normalised depth from zero to one; coarser than the codecs of labels.
+        channels: of the four convolutions before the last.
+        steps: optimizer steps.
+        learning_rate, betas: of Adam; as the field trains its PatchGANs.
+        flip: probability that a pair is mirrored. It is always rolled.
+        seed: of the initial parameters and of rolls and flips.
+        log: steps a line of losses.
+        checkpoint: steps between what a resume starts from.
+    """
+
+    height: int = 256
+    near_m: float = 0.01
+    far_quantile: float = 0.98
+    lowest: float = 0.01
+    levels: int = 1024
+    channels: tuple[int, int, int, int] = (64, 128, 256, 512)
+    steps: int = 10_000
+    learning_rate: float = 2e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    flip: float = 0.5
+    seed: int = 0
+    log: int = 20
+    checkpoint: int = 250
+
+    def __post_init__(self) -> None:
+        if self.height < 16 or self.height % 8:
+            raise TrainingError(f"a discriminator sees a height that is a multiple of 8, from 16 on; not {self.height}")
+
+    def to_json(self) -> str:
+        return _DISCRIMINATOR.dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> "DiscriminatorConfig":
+        """Read what `to_json` wrote.
+
+        Raises:
+            TrainingError: a field is missing its type or its name is unknown.
+        """
+        return _read(_DISCRIMINATOR, text, "discriminator")
 
 
 @dataclass(frozen=True)
@@ -190,6 +247,8 @@ class OptimizerConfig:
             each phase, since what was learnt at another size is soon out of date (measured 300 steps into a second
             phase, when the mean ran on: delta1 on rendered scenes .42 of the mean, .72 of the parameters).
         bad_steps: a step whose loss or gradient is not finite is skipped; more of them than this end the run.
+        pretrained_lr_scale: factor on the learning rate of weights that were learnt before (`initial`), which also do
+            not decay: what they know of photographs is not to be unlearnt on rendered scenes.
     """
 
     learning_rate: float = 1e-3
@@ -200,6 +259,7 @@ class OptimizerConfig:
     clip: float = 1.0
     ema: float = 0.999
     bad_steps: int = 20
+    pretrained_lr_scale: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -228,6 +288,7 @@ class TrainingConfig:
     Attributes:
         network: what is trained.
         phases: resolutions, one after the other.
+        initial: what the encoder starts from: `random` numbers, or the weights that `imagenet` taught its convolutions.
         seed: of the initial parameters, the order of the samples and the augmentation. Scenes have seeds of their own.
         precision: `bf16` runs the network under autocast; parameters and losses stay float32. `auto` does so on a GPU
             and computes in float32 on a CPU.
@@ -242,6 +303,7 @@ class TrainingConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    initial: Literal["random", "imagenet"] = "random"
     seed: int = 0
     precision: Literal["auto", "float32", "bf16"] = "auto"
     channels_last: bool = False
@@ -305,7 +367,7 @@ class TrainingConfig:
         return replace(self, phases=(*self.phases[:index], last))
 
     def to_json(self) -> str:
-        return _ADAPTER.dump_json(self, indent=2).decode()
+        return _TRAINING.dump_json(self, indent=2).decode()
 
     @classmethod
     def from_json(cls, text: str) -> "TrainingConfig":
@@ -314,13 +376,19 @@ class TrainingConfig:
         Raises:
             TrainingError: a field is missing its type or its name is unknown.
         """
-        try:
-            return _ADAPTER.validate_json(text, extra="forbid")
-        except ValidationError as error:
-            raise TrainingError(f"not a training configuration: {error}") from error
+        return _read(_TRAINING, text, "training")
 
 
-_ADAPTER = TypeAdapter(TrainingConfig)
+_TRAINING = TypeAdapter(TrainingConfig)
+_DISCRIMINATOR = TypeAdapter(DiscriminatorConfig)
+
+
+def _read(adapter: TypeAdapter[Config], text: str, kind: str) -> Config:
+    try:
+        return adapter.validate_json(text, extra="forbid")
+    except ValidationError as error:
+        raise TrainingError(f"not a {kind} configuration: {error}") from error
+
 
 PRESETS: dict[str, TrainingConfig] = {
     "dap-s": TrainingConfig(

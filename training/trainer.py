@@ -19,9 +19,10 @@ from dap.errors import TrainingError
 from dap.model.checkpoints import load_network, save_network
 from dap.model.dap import DapNetwork
 from training.augmentation import augment, step_generator
-from training.config import OptimizerConfig, TrainingConfig
+from training.config import TrainingConfig
 from training.evaluate import LabelledPanorama, evaluate
 from training.losses import training_loss
+from training.pretrained import pretrained_parameters, start_from_imagenet
 from training.preview import write_preview
 from training.run_log import RunLog
 from training.synthetic_stream import SampleStream
@@ -129,6 +130,8 @@ def start(config: TrainingConfig, folder: Path, device: torch.device) -> tuple[L
     if checkpoint is None:
         torch.manual_seed(config.seed)
         network = DapNetwork(config.network)
+        if config.initial == "imagenet":
+            start_from_imagenet(network)
         average = copy.deepcopy(network)
     else:
         network, average = load_network(checkpoint / NETWORK_FILE), load_network(checkpoint / AVERAGE_FILE)
@@ -139,7 +142,7 @@ def start(config: TrainingConfig, folder: Path, device: torch.device) -> tuple[L
         module.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     network.train()
     average.eval().requires_grad_(requires_grad=False)
-    learner = Learner(network, average, make_optimizer(network, config.optimizer))
+    learner = Learner(network, average, make_optimizer(network, config))
     if checkpoint is None:
         return learner, Progress()
     learner.optimizer.load_state_dict(torch.load(checkpoint / OPTIMIZER_FILE, map_location=device, weights_only=True))
@@ -148,14 +151,22 @@ def start(config: TrainingConfig, folder: Path, device: torch.device) -> tuple[L
     return learner, progress
 
 
-def make_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW in two groups: what is at least a matrix decays, biases, norms and scales do not."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
+def make_optimizer(network: DapNetwork, config: TrainingConfig) -> torch.optim.Optimizer:
+    """AdamW in groups: what is at least a matrix decays, biases, norms, scales and what was learnt before do not.
+
+    Each group has a `scale`, the factor on its learning rate.
+    """
+    optimizer = config.optimizer
+    learnt = [] if config.initial == "random" else pretrained_parameters(network)
+    known = {id(parameter) for parameter in learnt}
+    fresh = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in fresh if p.ndim >= 2], "weight_decay": optimizer.weight_decay, "scale": 1.0},
+        {"params": [p for p in fresh if p.ndim < 2], "weight_decay": 0.0, "scale": 1.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    if learnt:
+        groups.append({"params": learnt, "weight_decay": 0.0, "scale": optimizer.pretrained_lr_scale})
+    return torch.optim.AdamW(groups, lr=optimizer.learning_rate, betas=optimizer.betas, fused=True)
 
 
 def update(
@@ -173,7 +184,7 @@ def update(
     moved = bool(torch.isfinite(loss)) and bool(torch.isfinite(norm))
     if moved:
         for group in learner.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["scale"]
         learner.optimizer.step()
         follow(learner.average, learner.network, average_decay)
     return float(norm), moved

@@ -101,8 +101,11 @@ class SameConv2d(nn.Conv2d):
         if not self.spherical:
             return super().forward(F.pad(features, (self.before, self.after, self.before, self.after)))
         width = features.shape[-1]
-        around = [features[..., width - self.before :], features, features[..., : self.after]]
-        return super().forward(F.pad(torch.cat(around, dim=-1), (0, 0, self.before, self.after)))
+        # The reach of a dilated kernel goes more than once around the smallest panoramas.
+        circle = features if width >= self.after else features.repeat(1, 1, 1, -(-self.after // width))
+        sides = circle[..., circle.shape[-1] - self.before :], circle[..., : self.after]
+        around = torch.cat([sides[0], features, sides[1]], dim=-1)
+        return super().forward(F.pad(around, (0, 0, self.before, self.after)))
 
 
 class InvertedResidual(nn.Module):

@@ -143,7 +143,7 @@ def learner(seed: int = 0) -> Learner:
     torch.manual_seed(seed)
     network = DapNetwork(NetworkConfig(encoder="hybrid-xs"))
     average = copy.deepcopy(network).requires_grad_(requires_grad=False)
-    return Learner(network, average, make_optimizer(network, OptimizerConfig()))
+    return Learner(network, average, make_optimizer(network, TrainingConfig()))
 
 
 def test_thirty_steps_on_two_scenes_halve_the_loss(scenes: Path) -> None:
@@ -214,12 +214,26 @@ def test_the_running_mean_moves_by_what_the_decay_leaves() -> None:
 
 def test_matrices_decay_and_norms_and_biases_do_not_and_nothing_is_left_out() -> None:
     network = DapNetwork(NetworkConfig(encoder="hybrid-xs"))
-    decaying, free = make_optimizer(network, OptimizerConfig(weight_decay=0.1)).param_groups
+    decaying, free = make_optimizer(network, TrainingConfig(optimizer=OptimizerConfig(weight_decay=0.1))).param_groups
     assert decaying["weight_decay"] == 0.1
     assert free["weight_decay"] == 0
     assert all(p.ndim > 1 for p in decaying["params"])
     assert all(p.ndim == 1 for p in free["params"])
     assert len(decaying["params"]) + len(free["params"]) == len(list(network.parameters()))
+
+
+def test_what_was_learnt_on_photographs_moves_slowly_and_does_not_decay() -> None:
+    network = DapNetwork(NetworkConfig(encoder="efficientnet-lite0"))
+    config = TrainingConfig(initial="imagenet", optimizer=OptimizerConfig(pretrained_lr_scale=0.25))
+    optimizer = make_optimizer(network, config)
+    learnt = optimizer.param_groups[-1]
+    assert (learnt["scale"], learnt["weight_decay"]) == (0.25, 0)
+    groups = [{id(p) for p in group["params"]} for group in optimizer.param_groups]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == len(list(network.parameters()))
+
+    student = Learner(network, copy.deepcopy(network).requires_grad_(requires_grad=False), optimizer)
+    update(student, network(torch.zeros(1, 3, 16, 32)).log_depth.square().mean(), 1.0, 1e-3, 0.99)
+    assert [group["lr"] for group in optimizer.param_groups] == [1e-3, 1e-3, 0.25e-3]
 
 
 def test_the_gradient_is_clipped_to_the_norm_asked_for() -> None:

@@ -112,6 +112,13 @@ def test_same_padding_is_that_of_tensorflow(kernel: int, stride: int, dilation: 
     assert expected.shape[-2:] == (8 // stride, 12 // stride)
 
 
+def test_a_kernel_may_reach_more_than_once_around_the_sphere() -> None:
+    convolution = SameConv2d(1, 1, 5, dilation=2, spherical=True)
+    image = torch.randn(1, 1, 1, 2)
+    around = F.pad(torch.cat([image] * 5, dim=-1), (0, 0, 4, 4))
+    torch.testing.assert_close(convolution(image), F.conv2d(around, convolution.weight, convolution.bias, dilation=2))
+
+
 @pytest.mark.parametrize("wrong", ["missing", "unexpected", "misshapen"])
 def test_other_weights_are_refused(encoder: EfficientNetEncoder, wrong: str) -> None:
     state = published_state(encoder)
