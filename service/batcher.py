@@ -89,7 +89,8 @@ class Batcher:
         engine: called from `threads` alone.
         threads: an executor with a thread for each lane.
         limits: what a batch and the queue may hold.
-        on_batch: told of each run of the engine: how many panoramas it had, and how many seconds it took.
+        on_batch: told of each run of the engine: how many panoramas it had, and how many seconds of the engine it took;
+            of several lanes each counts as a part of it.
         on_death: called if the batching task ends other than by `stop`. From then on `is_alive` is False, and whoever
             waited has an error.
     """
@@ -294,7 +295,7 @@ class Batcher:
     def _observe(self, size: int, seconds: float) -> None:
         latest = seconds / size / self._limits.lanes
         self._seconds_per_item += (latest - self._seconds_per_item) * (0.2 if self._seconds_per_item else 1.0)
-        self._on_batch(size, seconds)
+        self._on_batch(size, seconds / self._limits.lanes)
 
     def _end(self, task: asyncio.Task[None]) -> None:
         """The task is no more, so nobody may wait for it."""

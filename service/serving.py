@@ -63,8 +63,8 @@ class Served:
     model: Model
     engine: Engine
     batcher: Batcher
-    thread: ThreadPoolExecutor
-    lanes: ThreadPoolExecutor
+    loader: ThreadPoolExecutor
+    runners: ThreadPoolExecutor
     users: _Users
 
 
@@ -231,30 +231,31 @@ class Serving:
 
     async def _open(self, find: Callable[[], Model]) -> Served:
         loop = asyncio.get_running_loop()
-        thread = ThreadPoolExecutor(1, "engine", initializer=give_way)
+        loader = ThreadPoolExecutor(1, "loader", initializer=give_way)
         try:
-            model = await loop.run_in_executor(thread, find)
-            engine = await loop.run_in_executor(thread, self._engine_factory, model, self._settings)
+            model = await loop.run_in_executor(loader, find)
+            engine = await loop.run_in_executor(loader, self._engine_factory, model, self._settings)
         except BaseException:
-            thread.shutdown(wait=False)
+            loader.shutdown(wait=False)
             raise
         settings = self._settings
+        lanes = 1 if settings.batch_delay_s else engine.lanes
         limits = BatchLimits(
-            items=settings.max_batch_size if engine.lanes == 1 else 1,
+            items=settings.max_batch_size if lanes == 1 else 1,
             queued_pixels=settings.max_queued_pixels,
             delay_s=settings.batch_delay_s,
             run_s=settings.engine_timeout_s,
-            lanes=engine.lanes,
+            lanes=lanes,
         )
-        lanes = ThreadPoolExecutor(engine.lanes, "lane", initializer=give_way)
-        batcher = Batcher(engine, lanes, limits, self._telemetry.batch_ran, lambda error: self._died(batcher, error))
-        return Served(model, engine, batcher, thread, lanes, _Users())
+        runners = ThreadPoolExecutor(lanes, "engine", initializer=give_way)
+        batcher = Batcher(engine, runners, limits, self._telemetry.batch_ran, lambda error: self._died(batcher, error))
+        return Served(model, engine, batcher, loader, runners, _Users())
 
     async def _warm_up(self, served: Served) -> None:
         """Run the largest batch once, then one panorama through the whole way."""
         assert self._rehearse is not None  # noqa: S101 - start() has set it
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(served.thread, served.engine.warm_up, [self._settings.max_batch_size])
+        await loop.run_in_executor(served.loader, served.engine.warm_up, [self._settings.max_batch_size])
         served.batcher.start()
         await self._rehearse(served)
 
@@ -266,8 +267,8 @@ class Serving:
 
     async def _close(self, served: Served) -> None:
         await served.batcher.stop()
-        closing = served.thread.submit(_close_when_idle, served)
-        served.thread.shutdown(wait=False)
+        closing = served.loader.submit(_close_when_idle, served)
+        served.loader.shutdown(wait=False)
         done, _ = await asyncio.wait([asyncio.wrap_future(closing)], timeout=_CLOSE_S)
         if not done:
             self.is_stuck = True
@@ -293,7 +294,7 @@ class Serving:
 
 
 def _close_when_idle(served: Served) -> None:
-    served.lanes.shutdown()
+    served.runners.shutdown()
     served.engine.close()
 
 

@@ -88,7 +88,8 @@ class Settings(BaseSettings):
         ge=1,
         le=256,
         description="Panoramas that run together at most. Too low: a GPU is idle between small batches. Too high: the "
-        "device runs out of memory (batches are then split), and everybody waits for the slowest batch.",
+        "device runs out of memory (batches are then split), and everybody waits for the slowest batch. On a CPU of up "
+        "to 4 cores there are no batches, unless batch_delay_s asks for them: each core runs a panorama of its own.",
     )
     batch_delay_s: float = Field(
         default=0.0,

@@ -29,7 +29,7 @@ class Inference:
 
 
 class Engine(Protocol):
-    """Runs one model. Not thread-safe: one caller at a time.
+    """Runs one model. As many threads as there are lanes may call `infer` at a time, and one the rest.
 
     Attributes:
         name: `onnx`, `torch` or `tensorrt`.
@@ -37,12 +37,15 @@ class Engine(Protocol):
         input_size: (H, W) in pixels of the panoramas it was made for; other sizes cost a warm-up where the engine
             takes them at all.
         thresholds: metres, ascending; the channels of `Inference.in_range`.
+        lanes: runs that may be in progress at a time. Where there are several, panoramas are best run one by one and
+            side by side; where there is one, in batches.
     """
 
     name: str
     device: str
     input_size: tuple[int, int]
     thresholds: tuple[float, ...]
+    lanes: int
 
     def infer(self, panoramas: npt.NDArray[np.uint8]) -> Inference:
         """Depth and range probabilities of uint8 (B, H, W, 3) RGB panoramas.

@@ -1,8 +1,10 @@
 """The engine `onnx`: exported graphs in ONNX Runtime, on the CPU or on a CUDA device."""
 
 import logging
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,9 @@ _log = logging.getLogger(__name__)
 
 _INPUT = "panorama"
 _OUTPUTS = ("depth", "in_range")
+# Beyond so many cores, or so large a file, all cores run one batch together.
+_MAX_LANES = 4
+_MAX_BYTES_TWICE = 256 * 1024 * 1024
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 # ONNX Runtime's exceptions have no common ancestor but Exception.
@@ -44,9 +49,11 @@ class OnnxEngine:
     machine) and to carry our metadata. ONNX Runtime runs no code from a file, and no library of custom operators is
     ever registered, so a graph that asks for one does not load.
 
-    On a CPU of N cores as many panoramas of a batch as N divides run side by side, each on a core of its own; the rest
-    shares all the cores. Cores that share a panorama wait for each other at every operator: on 2 busy cores a panorama
-    costs dap-s 180 to 186 ms of processor time so, and 156 to 158 ms side by side, for the same answer to the last bit.
+    On a CPU of few cores a panorama that is alone gets all of them; panoramas that run at the same time get one each.
+    Cores that share a panorama wait for each other at every operator: on 2 busy cores dap-s costs 180 to 186 ms of
+    processor time so, and 156 to 158 ms side by side, for the same answer to the last bit. The price is a second
+    session with weights of its own, so large files are not run so. Nor is anything on many cores, where a panorama that
+    comes while another runs would get one of the many.
     """
 
     name = "onnx"
@@ -66,20 +73,25 @@ class OnnxEngine:
             )
         self.input_size = metadata.input_size
         self.thresholds = metadata.thresholds
+        cores = threads or available_cores()
         self._path = path
-        self._cores = threads or available_cores()
-        self._session: ort.InferenceSession | None
-        self._session, self.device = _open(path, device, self._cores)
-        _check_signature(self._session, metadata, path)
-        self._lanes: _Lanes | None = None
+        self._shared: ort.InferenceSession | None
+        self._shared, self.device = _open(path, device, cores)
+        _check_signature(self._shared, metadata, path)
+        side_by_side = self.device == "cpu" and cores <= _MAX_LANES and path.stat().st_size <= _MAX_BYTES_TWICE
+        self.lanes = cores if side_by_side else 1
+        self._single: ort.InferenceSession | None = None
+        self._lock = threading.Lock()
+        self._in_progress = 0
 
     def infer(self, panoramas: npt.NDArray[np.uint8]) -> Inference:
         """See `dap.engines.base.Engine.infer`; any batch size, panoramas of the model's input size."""
-        if self._session is None:
+        shared = self._shared
+        if shared is None:
             raise EngineError("The engine is closed.")
         check_panoramas(panoramas, self.input_size)
         try:
-            inference = self._infer(self._session, np.ascontiguousarray(panoramas))
+            inference = self._infer(shared, np.ascontiguousarray(panoramas))
         except (*_FAILURES, MemoryError) as error:
             raise as_engine_error(error, "ONNX Runtime", self.device, len(panoramas)) from error
         return check_finite(inference)
@@ -91,50 +103,59 @@ class OnnxEngine:
 
     def close(self) -> None:
         """Drop the sessions and their memory."""
-        self._session = None
-        self._lanes = None
+        self._shared = self._single = None
 
-    def _infer(self, session: ort.InferenceSession, panoramas: npt.NDArray[np.uint8]) -> Inference:
-        rest = len(panoramas) % self._cores
-        if self.device != "cpu" or self._cores == 1 or rest == len(panoramas):
-            return Inference(*session.run(list(_OUTPUTS), {_INPUT: panoramas}))
-        self._lanes = self._lanes or _Lanes(self._path, self._cores, len(self.thresholds))
-        if not rest:
-            return self._lanes.infer(panoramas)
-        parts = (
-            self._lanes.infer(panoramas[:-rest]),
-            Inference(*session.run(list(_OUTPUTS), {_INPUT: panoramas[-rest:]})),
-        )
-        return Inference(
-            np.concatenate([part.depth for part in parts]), np.concatenate([part.in_range for part in parts])
-        )
+    def _infer(self, shared: ort.InferenceSession, panoramas: npt.NDArray[np.uint8]) -> Inference:
+        with self._one_more() as is_alone:
+            if self.lanes == 1 or (is_alone and len(panoramas) == 1):
+                return Inference(*shared.run(list(_OUTPUTS), {_INPUT: panoramas}))
+            single = self._single_threaded()
+            if len(panoramas) == 1:
+                return Inference(*single.run(list(_OUTPUTS), {_INPUT: panoramas}))
+            return _side_by_side(single, self.lanes, panoramas, len(self.thresholds))
+
+    @contextmanager
+    def _one_more(self) -> Iterator[bool]:
+        """Count this run; whether there is no other."""
+        with self._lock:
+            self._in_progress += 1
+            is_alone = self._in_progress == 1
+        try:
+            yield is_alone
+        finally:
+            with self._lock:
+                self._in_progress -= 1
+
+    def _single_threaded(self) -> ort.InferenceSession:
+        """Made when it is first needed: whoever has one panorama at a time never does."""
+        with self._lock:
+            if self._single is None:
+                self._single = _session(self._path, 1, [_CPU])
+            return self._single
 
 
-class _Lanes:
-    """A session of one thread with several callers; each takes the next panorama that waits."""
+def _side_by_side(
+    session: ort.InferenceSession, lanes: int, panoramas: npt.NDArray[np.uint8], thresholds: int
+) -> Inference:
+    """A batch panorama by panorama; each lane takes the next that waits."""
+    count, height, width = panoramas.shape[:3]
+    inference = Inference(
+        np.empty((count, height, width), np.float32), np.empty((count, thresholds, height, width), np.float32)
+    )
 
-    def __init__(self, path: Path, lanes: int, thresholds: int) -> None:
-        self._session = _session(path, 1, [_CPU])
-        self._thresholds = thresholds
-        self._callers = ThreadPoolExecutor(lanes, "lane")
-
-    def infer(self, panoramas: npt.NDArray[np.uint8]) -> Inference:
-        count, height, width = panoramas.shape[:3]
-        inference = Inference(
-            np.empty((count, height, width), np.float32), np.empty((count, self._thresholds, height, width), np.float32)
-        )
-        runs = [self._callers.submit(self._run, panoramas, inference, slice(i, i + 1)) for i in range(count)]
-        wait(runs)  # All of them, also where one fails: they write into the answer.
-        for finished in runs:
-            finished.result()
-        return inference
-
-    def _run(self, panoramas: npt.NDArray[np.uint8], inference: Inference, part: slice) -> None:
-        binding = self._session.io_binding()
+    def run(index: int) -> None:
+        part = slice(index, index + 1)
+        binding = session.io_binding()
         binding.bind_cpu_input(_INPUT, panoramas[part])
         for name, values in zip(_OUTPUTS, (inference.depth[part], inference.in_range[part]), strict=True):
             binding.bind_output(name, "cpu", 0, np.float32, values.shape, values.ctypes.data)
-        self._session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding)
+
+    with ThreadPoolExecutor(lanes, "lane") as callers:
+        runs = [callers.submit(run, index) for index in range(count)]
+    for finished in runs:
+        finished.result()
+    return inference
 
 
 def _open(path: Path, device: str, threads: int) -> tuple[ort.InferenceSession, str]:

@@ -25,6 +25,7 @@ class TorchEngine:
     """Runs a checkpoint, in the official layout or ours. See `dap.engines.base.Engine`."""
 
     name = "torch"
+    lanes = 1
 
     def __init__(
         self,

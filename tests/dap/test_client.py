@@ -46,7 +46,7 @@ SIZE = (32, 64)
 class SlantEngine:
     """Depth grows from 1.0005 m by a millimetre a column, so that steps of 1/512 m are told from what is exact."""
 
-    name, device = "slant", "cpu"
+    name, device, lanes = "slant", "cpu", 1
     input_size = SIZE
     thresholds = (10.0, 20.0, 50.0, 100.0)
 

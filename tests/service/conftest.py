@@ -46,6 +46,7 @@ class RedEngine:
     device: str = "cpu"
     input_size: tuple[int, int] = (32, 64)
     thresholds: tuple[float, ...] = (10.0, 20.0, 50.0, 100.0)
+    lanes: int = 1
     before: Callable[[npt.NDArray[np.uint8]], None] = lambda panoramas: None
     batches: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)

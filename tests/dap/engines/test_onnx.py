@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,20 @@ def test_no_room_is_an_error_of_its_own(tmp_path: Path) -> None:
     engine = opened(save(red_graph(spread=1 << 36), tmp_path / "hungry.onnx"))  # 128 TiB
     with pytest.raises(OutOfMemory, match="a batch of 1"):
         engine.infer(red_panorama(5.0))
+
+
+def test_panoramas_that_threads_bring_at_the_same_time_are_answered_as_if_they_were_alone(red: Path) -> None:
+    engine = opened(red, device="cpu", threads=2)
+    assert engine.lanes == 2
+    metres = [float(red) for red in range(1, 41)]
+    with ThreadPoolExecutor(engine.lanes) as threads:
+        answers = list(threads.map(lambda one: engine.infer(red_panorama(one)).depth[0, 3, 5], metres))
+    assert answers == metres
+
+
+@pytest.mark.parametrize(("threads", "lanes"), [(1, 1), (4, 4), (5, 1)])
+def test_there_are_lanes_where_there_are_few_cores(red: Path, threads: int, lanes: int) -> None:
+    assert opened(red, device="cpu", threads=threads).lanes == lanes
 
 
 def test_no_room_for_one_of_several_that_run_side_by_side_is_no_room_for_the_batch(tmp_path: Path) -> None:
