@@ -117,6 +117,10 @@ class DiscriminatorConfig:
         lowest: normalised depth is clipped to this and one; zero is a hole.
         levels: steps of normalised depth from zero to one; coarser than the codecs of labels.
         channels: of the four convolutions before the last.
+        noise: standard deviation of the noise on all that it sees in training, in units of normalised depth. Without it
+            the discriminator soon tells the best prediction from truth by some trifle, answers zero to all of them
+            alike, and ranks no longer (measured on a toy, 450 steps: Spearman .5 with the true error without noise, .8
+            with). Too high: fine faults do not count.
         steps: optimizer steps.
         learning_rate, betas: of Adam; as the field trains its PatchGANs.
         flip: probability that a pair is mirrored. It is always rolled.
@@ -131,6 +135,7 @@ class DiscriminatorConfig:
     lowest: float = 0.01
     levels: int = 1024
     channels: tuple[int, int, int, int] = (64, 128, 256, 512)
+    noise: float = 0.1
     steps: int = 10_000
     learning_rate: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)

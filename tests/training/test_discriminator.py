@@ -1,0 +1,324 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from dap import sphere
+from dap.errors import ModelFileInvalid, ModelFileMissing, TrainingError
+from training import discriminator as module
+from training.config import DiscriminatorConfig
+from training.discriminator import (
+    DepthPairs,
+    Discriminator,
+    adversarial_loss,
+    alike,
+    depth_images,
+    instance_noise,
+    load_discriminator,
+    masked_quantile,
+    patch_weights,
+    save_discriminator,
+    score,
+    train_discriminator,
+    turned,
+    usable,
+)
+from training.sphere import pad_sphere
+
+CPU = torch.device("cpu")
+H, W = 32, 64
+RAYS = torch.from_numpy(sphere.rays(H, W))
+SMALL = DiscriminatorConfig(height=H, channels=(8, 16, 32, 64), steps=6, learning_rate=2e-3, checkpoint=3, log=1)
+
+
+class Killed(BaseException):
+    """What a run cannot catch."""
+
+
+def rooms(count: int, seed: int) -> Tensor:
+    """Depth (count, H, W) of rooms of plane walls with six boxes each."""
+    generator = Generator().manual_seed(seed)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, 1, 1, 3, generator=generator)
+
+    half, camera = uniform(1, 4), uniform(-0.5, 0.5)
+    depth = (torch.where(RAYS > 0, half - camera, half + camera) / RAYS.abs()).amin(-1)
+    for _ in range(6):
+        size, middle = uniform(0.1, 0.6), uniform(-2.5, 2.5)
+        middle = middle + 0.7 * middle.sign()
+        one, other = (middle - size) / RAYS, (middle + size) / RAYS
+        enter, leave = torch.minimum(one, other).amax(-1), torch.maximum(one, other).amin(-1)
+        depth = torch.where((enter < leave) & (enter > 0.1), torch.minimum(depth, enter), depth)
+    return depth
+
+
+def spoiled(depth: Tensor, seed: int) -> Tensor:
+    """Blurred, bent and noisy, each panorama by a degree of its own between not at all and badly."""
+    generator = Generator().manual_seed(seed)
+    degree = torch.rand(len(depth), 1, 1, generator=generator)
+    blurred = depth
+    for _ in range(2):
+        blurred = F.avg_pool2d(pad_sphere(blurred, (1, 1), (1, 1)), 3, 1)
+    bend = F.interpolate(torch.randn(len(depth), 1, 4, 8, generator=generator), (H, W), mode="bicubic")[:, 0]
+    noise = torch.randn(depth.shape, generator=generator)
+    return depth.lerp(blurred, degree) * (degree * (0.25 * bend + 0.05 * noise)).exp()
+
+
+def pairs(step: int) -> DepthPairs:
+    true = rooms(4, step)
+    return DepthPairs(true, spoiled(true, step))
+
+
+def spearman(one: Tensor, other: Tensor) -> float:
+    """Correlation of ranks; there are no ties among real numbers."""
+    ranks = torch.stack([values.argsort().argsort().double() for values in (one, other)])
+    return torch.corrcoef(ranks)[0, 1].item()
+
+
+def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    states = one.state_dict(), other.state_dict()
+    return states[0].keys() == states[1].keys() and all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+def test_it_learns_to_rank_predictions_that_it_never_saw_by_their_true_error(tmp_path: Path) -> None:
+    config = replace(SMALL, steps=120, checkpoint=120)
+    discriminator = train_discriminator(pairs, config, CPU, tmp_path)
+    true = rooms(64, 10**6)
+    predicted = spoiled(true, 10**6)
+    error = ((predicted - true).abs() / true).mean((1, 2))
+    scores = score(discriminator, predicted)
+    assert spearman(scores, -error) > 0.5
+    best = scores.argsort(descending=True)[:16]
+    assert error[best].mean() < 0.85 * error.mean()
+    assert score(discriminator, true).mean() > scores.mean() + 0.2
+
+
+@pytest.mark.parametrize("killed_at", [3, 5])
+def test_a_run_that_is_killed_and_resumed_gives_the_parameters_of_an_unbroken_one(
+    tmp_path: Path, killed_at: int
+) -> None:
+    def killing(step: int) -> DepthPairs:
+        if step == killed_at:
+            raise Killed
+        return pairs(step)
+
+    unbroken = train_discriminator(pairs, SMALL, CPU, tmp_path / "unbroken")
+    with pytest.raises(Killed):
+        train_discriminator(killing, SMALL, CPU, tmp_path / "broken")
+    assert same(train_discriminator(pairs, SMALL, CPU, tmp_path / "broken"), unbroken)
+
+
+def test_a_finished_run_is_read_and_not_done_again(tmp_path: Path) -> None:
+    def nothing_left(step: int) -> DepthPairs:
+        raise Killed
+
+    done = train_discriminator(pairs, SMALL, CPU, tmp_path)
+    assert same(train_discriminator(nothing_left, SMALL, CPU, tmp_path), done)
+    assert same(load_discriminator(tmp_path / "discriminator.safetensors", CPU), done)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused_and_of_more_steps_goes_on(tmp_path: Path) -> None:
+    train_discriminator(pairs, SMALL, CPU, tmp_path)
+    with pytest.raises(TrainingError, match=r"noise=0.1.*noise=0.2"):
+        train_discriminator(pairs, replace(SMALL, noise=0.2), CPU, tmp_path)
+    train_discriminator(pairs, replace(SMALL, steps=7), CPU, tmp_path)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 7
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "adversarial_loss", lambda *_: torch.tensor(torch.nan, requires_grad=True))
+    with pytest.raises(TrainingError, match="step 0 is nan"):
+        train_discriminator(pairs, SMALL, CPU, tmp_path)
+
+
+def test_a_patch_sees_seventy_pixels_and_answers_each_eight() -> None:
+    """Isola et al.: 4x4 convolutions with strides 2 2 2 1 1 see 70x70. Without norms, which look at the whole image."""
+    discriminator = Discriminator(replace(SMALL, height=128))
+    image = torch.rand(1, 1, 128, 256, requires_grad=True)
+    features = image
+    for convolution, reach in zip(discriminator.convolutions, [(1, 1)] * 3 + [(1, 2)] * 2, strict=True):
+        features = convolution(pad_sphere(features, reach, reach))
+    assert features.shape == (1, 1, 16, 32)
+    assert discriminator(image).shape == (1, 16, 32)
+    features[0, 0, 8, 16].backward()
+    assert image.grad is not None
+    assert image.grad[0, 0].any(1).sum() == image.grad[0, 0].any(0).sum() == 70
+
+
+def test_each_parameter_is_learnt(tmp_path: Path) -> None:
+    before = Discriminator(SMALL).state_dict()
+    after = train_discriminator(pairs, replace(SMALL, steps=1), CPU, tmp_path).state_dict()
+    assert len(before) == 5 + 2, "weights of five convolutions, biases of those without a norm"
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("columns", [8, W // 2])
+def test_a_roll_of_the_panorama_rolls_the_answer_and_leaves_the_score(columns: int) -> None:
+    discriminator, depth = Discriminator(SMALL), rooms(2, 0)
+    images, _ = depth_images(depth, usable(depth), SMALL)
+    answer = discriminator(images)
+    torch.testing.assert_close(discriminator(images.roll(columns, -1)), answer.roll(columns // 8, -1))
+    torch.testing.assert_close(score(discriminator, depth.roll(columns, -1)), score(discriminator, depth))
+
+
+def test_one_panorama_has_the_answer_that_it_has_among_others() -> None:
+    discriminator, depth = Discriminator(SMALL), rooms(3, 0)
+    torch.testing.assert_close(score(discriminator, depth)[1:2], score(discriminator, depth[1:2]))
+
+
+def test_perfect_answers_lose_nothing_and_not_knowing_loses_a_quarter() -> None:
+    one, zero, weight = torch.ones(2, 4, 8), torch.zeros(2, 4, 8), torch.rand(2, 4, 8)
+    assert adversarial_loss(one, zero, weight).item() == 0
+    assert adversarial_loss(0.5 * one, 0.5 * one, weight).item() == pytest.approx(0.25)
+    assert adversarial_loss(zero, one, weight).item() == pytest.approx(1)
+
+
+def test_a_patch_counts_by_its_solid_angle_and_by_what_of_it_is_valid() -> None:
+    weight = patch_weights(torch.ones(1, H, W, dtype=torch.bool))
+    zones = torch.tensor([1 - 0.5**0.5, 0.5**0.5, 0.5**0.5, 1 - 0.5**0.5]) * 2
+    torch.testing.assert_close(weight[0], zones[:, None].expand(4, 8))
+    valid = torch.ones(1, H, W, dtype=torch.bool)
+    valid[:, 8:12, :8] = False
+    valid[:, 16:24, 8:16] = False
+    assert patch_weights(valid)[0, 1, 0] == weight[0, 1, 0] / 2
+    assert patch_weights(valid)[0, 2, 1] == 0
+
+
+CODECS: dict[str, Callable[[Tensor], Tensor]] = {
+    "millimetres": lambda metres: (metres * 1000).round() / 1000,
+    "1/512 m": lambda metres: (metres * 512).round() / 512,
+    "float16": lambda metres: metres.half().float(),
+}
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_depth_that_was_stored_differently_looks_alike(codec: str) -> None:
+    """At most one level apart, and few pixels at that: where it fell beside the border of two levels."""
+    depth = rooms(2, 0)
+    stored = CODECS[codec](depth)
+    assert (stored != depth).float().mean() > 0.9
+    one, other, _ = alike(depth, stored, SMALL)
+    # Two levels where the quantile, too, fell on the other side.
+    assert (one - other).abs().max().item() <= 2.001 / SMALL.levels
+    assert (one != other).float().mean() < 0.25
+
+
+def test_both_have_the_holes_of_either() -> None:
+    true, predicted = rooms(1, 0), rooms(1, 1)
+    for value, column in ((torch.inf, 3), (torch.nan, 5), (0.0, 7), (-1.0, 9), (100.5, 11)):
+        true[..., column], predicted[..., column + 20] = value, value
+    images = alike(true, predicted, SMALL)
+    holes = [3, 5, 7, 9, 11, 23, 25, 27, 29, 31]
+    for image in (images[0][:, 0], images[1][:, 0], images[2]):
+        assert torch.nonzero((image == 0).all(1)[0]).flatten().tolist() == holes
+        assert (image != 0).sum() == H * (W - len(holes))
+
+
+def test_larger_depth_is_the_mean_of_its_blocks_without_the_holes() -> None:
+    small = rooms(1, 0)
+    large = small.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    large[:, ::2, ::2] = torch.nan
+    large[:, :2, :2] = torch.tensor([[torch.nan, torch.inf], [0.0, 5.0]])
+    image, valid = depth_images(large, usable(large), SMALL)
+    expected, _ = depth_images(small, usable(small), SMALL)
+    assert not valid[0, 0, 0]
+    assert valid.sum() == H * W - 1
+    torch.testing.assert_close(image[0, 0, 1:], expected[0, 0, 1:], atol=1.01 / SMALL.levels, rtol=0)
+
+
+def test_normalised_depth_is_clipped_at_the_quantile_and_near_the_camera() -> None:
+    """Of the values 0.01 k m, k = 1 ... 2048, the 98% quantile is number 2007, counted from one."""
+    depth = 0.01 * torch.arange(1.0, H * W + 1).reshape(1, H, W)
+    image = depth_images(depth, usable(depth), SMALL)[0].flatten()
+    far = 0.01 * (1 + int(0.98 * (H * W - 1)))
+    expected = ((depth.flatten() - 0.01) / (far - 0.01)).clamp(0.01, 1)
+    torch.testing.assert_close(image, expected, atol=0.51 / SMALL.levels, rtol=0)
+    assert image[0] > 0
+
+
+@pytest.mark.parametrize("factor", [0.3, 3.0])
+def test_the_scale_of_a_depth_is_hardly_seen(factor: float) -> None:
+    """All that is left of it is the near end of 1 cm."""
+    depth = rooms(1, 0)
+    one, other, _ = alike(depth, factor * depth, SMALL)
+    torch.testing.assert_close(one, other, atol=0.02, rtol=0)
+
+
+def test_a_masked_quantile_is_one_of_the_values_that_count() -> None:
+    values = torch.tensor([[[5.0, 1.0, 99.0, 3.0]], [[7.0, 8.0, 9.0, 2.0]]])
+    mask = torch.tensor([[[True, True, False, True]], [[False] * 4]])
+    assert [masked_quantile(values, mask, q).tolist() for q in (0.0, 0.5, 1.0)] == [[1, 0], [3, 0], [5, 0]]
+
+
+def test_labels_without_any_depth_are_scored_last_and_others_as_ever() -> None:
+    discriminator, depth = Discriminator(SMALL), rooms(3, 0)
+    alone = score(discriminator, depth)
+    depth[1] = torch.inf
+    scores = score(discriminator, depth)
+    assert scores[1] == -torch.inf
+    assert torch.equal(scores[[0, 2]], alone[[0, 2]])
+
+
+def test_truth_and_prediction_are_turned_together() -> None:
+    batch = pairs(0)
+    rolled = turned(batch, 0.5, Generator().manual_seed(0))
+    assert not torch.equal(rolled.true, batch.true)
+    torch.testing.assert_close(spoiled_error(rolled), spoiled_error(batch))
+
+
+def spoiled_error(batch: DepthPairs) -> Tensor:
+    return (batch.true - batch.predicted).abs().mean((1, 2))
+
+
+def test_noise_has_its_deviation_and_leaves_holes_what_they_are() -> None:
+    images = torch.full((1, 1, 64, 128), 0.5)
+    images[..., :64] = 0
+    noise = instance_noise(images, 0.1, Generator().manual_seed(0)) - images
+    assert not noise[..., :64].any()
+    assert noise[..., 64:].std().item() == pytest.approx(0.1, rel=0.05)
+    assert torch.equal(noise + images, instance_noise(images, 0.1, Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("size", [(16, 32), (48, 96), (32, 32), (64, 64)])
+def test_depth_of_a_size_that_would_be_enlarged_or_cut_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(TrainingError, match=rf"multiple of \(32, 64\), not \({size[0]}, {size[1]}\)"):
+        score(Discriminator(SMALL), torch.ones(1, *size))
+
+
+def test_truth_and_prediction_of_two_sizes_are_refused() -> None:
+    with pytest.raises(TrainingError, match="one size"):
+        alike(torch.ones(1, H, W), torch.ones(1, 2 * H, 2 * W), SMALL)
+
+
+@pytest.mark.parametrize("height", [8, 20])
+def test_a_height_that_has_no_patches_is_refused(height: int) -> None:
+    with pytest.raises(TrainingError, match=f"not {height}"):
+        DiscriminatorConfig(height=height)
+
+
+def test_a_saved_discriminator_comes_back_with_its_configuration(tmp_path: Path) -> None:
+    saved = Discriminator(SMALL)
+    save_discriminator(saved, tmp_path / "d.safetensors")
+    loaded = load_discriminator(tmp_path / "d.safetensors", CPU)
+    assert loaded.config == SMALL
+    assert same(loaded, saved)
+
+
+def test_what_is_no_discriminator_is_not_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "d.safetensors"
+    with pytest.raises(ModelFileMissing):
+        load_discriminator(path, CPU)
+    path.write_bytes(b"no safetensors")
+    with pytest.raises(ModelFileInvalid, match="not a safetensors file"):
+        load_discriminator(path, CPU)
+    module.save_file({"weight": torch.zeros(1)}, path)
+    with pytest.raises(ModelFileInvalid, match="header"):
+        load_discriminator(path, CPU)
+    module.save_file({"weight": torch.zeros(1)}, path, metadata={"dap.discriminator": SMALL.to_json()})
+    with pytest.raises(ModelFileInvalid, match="convolutions"):
+        load_discriminator(path, CPU)

@@ -1,0 +1,336 @@
+"""The PatchGAN that tells true depth from predicted depth, and so scores pseudo-labels.
+
+DAP (arXiv 2512.16913) trains it on synthetic truth and the predictions of stage 1, scores all pseudo-labels and keeps
+the best for stage 2. It must learn what is wrong with a prediction and not where it came from, so:
+
+- it sees nothing but normalised depth, of truth and prediction alike (`alike`): the same blocks averaged, the same
+  holes cut into both, the same levels;
+- nothing tells it where it looks: no zero padding anywhere, columns wrap, rows go on over the poles;
+- no statistics leak from one class to the other: instance norm, not batch norm.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Generator, Tensor, nn
+
+from dap.errors import ModelFileInvalid, ModelFileMissing, TrainingError
+from training.augmentation import step_generator, turned_columns
+from training.config import DiscriminatorConfig
+from training.losses.truth import DEPTH_LIMIT_M
+from training.losses.weighting import weighted_mean
+from training.run_log import RunLog
+from training.sphere import pad_sphere, solid_angle_weights
+
+RESUME_FILE = "discriminator-resume.pt"
+FINAL_FILE = "discriminator.safetensors"
+_CONFIG_KEY = "dap.discriminator"
+_KERNEL = 4
+_STRIDES = (2, 2, 2, 1, 1)
+_PATCH_STEP = 8
+_SLOPE = 0.2
+_FLATTEST_M = 1e-3
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DepthPairs:
+    """The same panoramas, measured and predicted.
+
+    Attributes:
+        true: float32 (B, H, W), metres along the ray. What is not in (0, 100] m (sky, holes, NaN) is a hole.
+        predicted: likewise, by the labeler; its sky should be infinite.
+    """
+
+    true: Tensor
+    predicted: Tensor
+
+    def to(self, device: torch.device) -> "DepthPairs":
+        return DepthPairs(self.true.to(device, non_blocking=True), self.predicted.to(device, non_blocking=True))
+
+
+class Discriminator(nn.Module):
+    """PatchGAN (Isola et al., arXiv 1611.07004): 4x4 convolutions with strides 2 2 2 1 1, leaky ReLU, instance norm.
+
+    Circular: a roll by 8 columns rolls the answer by one.
+    """
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        """Parameters come from the configuration's seed: weights from N(0, 0.02) as the field has it, biases zero."""
+        super().__init__()
+        self.config = config
+        sizes = (1, *config.channels, 1)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, _KERNEL, stride, bias=index in (0, len(_STRIDES) - 1))
+            for index, (before, after, stride) in enumerate(zip(sizes[:-1], sizes[1:], _STRIDES, strict=True))
+        )
+        generator = Generator().manual_seed(config.seed)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.normal_(parameter, std=0.02, generator=generator)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """How true each patch looks, one for truth and zero for predictions.
+
+        Args:
+            images: float32 (B, 1, h, w), as `alike` and `depth_images` give them.
+
+        Returns:
+            float32 (B, h / 8, w / 8).
+        """
+        features = images
+        last = len(_STRIDES) - 1
+        for index, (convolution, stride) in enumerate(zip(self.convolutions, _STRIDES, strict=True)):
+            # So that as many come out as went in, over the stride.
+            reach = (1, _KERNEL - stride - 1)
+            features = convolution(pad_sphere(features, reach, reach))
+            if 0 < index < last:
+                features = F.instance_norm(features)
+            if index < last:
+                features = F.leaky_relu(features, _SLOPE)
+        return features[:, 0]
+
+
+def usable(depth: Tensor) -> Tensor:
+    """Bool (B, H, W): a depth that the discriminator may see, in (0, 100] m."""
+    return (depth > 0) & (depth <= DEPTH_LIMIT_M)
+
+
+def alike(true: Tensor, predicted: Tensor, config: DiscriminatorConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """True and predicted depth with nothing left that tells them apart but how good they are.
+
+    Both get the holes of either, the same reduction to the size that the discriminator sees, each its own
+    normalisation, and the same levels.
+
+    Args:
+        true: float32 (B, H, W), metres.
+        predicted: likewise.
+        config: see there for each setting.
+
+    Returns:
+        The images of truth and prediction, float32 (B, 1, h, w), and where they are valid, bool (B, h, w).
+
+    Raises:
+        TrainingError: the two differ in size, or their size is no whole multiple of what the discriminator sees.
+    """
+    if true.shape != predicted.shape:
+        raise TrainingError(
+            f"truth and prediction are of one size, not {tuple(true.shape)} and {tuple(predicted.shape)}"
+        )
+    shared = usable(true) & usable(predicted)
+    image, valid = depth_images(true, shared, config)
+    return image, depth_images(predicted, shared, config)[0], valid
+
+
+def depth_images(depth: Tensor, mask: Tensor, config: DiscriminatorConfig) -> tuple[Tensor, Tensor]:
+    """What the discriminator sees of a depth: (d - near) / (q - near), q its quantile, clipped to [lowest, 1]; holes 0.
+
+    Choices: d is in metres; it is the mean of what is not a hole in a block of pixels, of which at least half must not
+    be; the quantile is that of the pixels, whatever their solid angle.
+
+    Args:
+        depth: float32 (B, H, W), metres, any value where not `mask`.
+        mask: bool (B, H, W), where it is no hole.
+        config: see there.
+
+    Returns:
+        float32 (B, 1, h, w), and where it is valid, bool (B, h, w).
+
+    Raises:
+        TrainingError: H and W are no whole multiple of h and w.
+    """
+    size = (config.height, 2 * config.height)
+    block = depth.shape[-2] // config.height
+    if not block or depth.shape[-2:] != (block * size[0], block * size[1]):
+        raise TrainingError(
+            f"the discriminator takes depth of a whole multiple of {size}, not {tuple(depth.shape[-2:])}"
+        )
+    share = F.avg_pool2d(mask.float(), block)
+    mean = F.avg_pool2d(torch.where(mask, depth, 0.0), block) / share.clamp_min(1 / block**2)
+    valid = share >= 0.5
+    far = masked_quantile(mean, valid, config.far_quantile)[:, None, None]
+    normalised = (mean - config.near_m) / (far - config.near_m).clamp_min(_FLATTEST_M)
+    levels = (normalised.clamp(config.lowest, 1.0) * config.levels).round() / config.levels
+    return torch.where(valid, levels, 0.0)[:, None], valid
+
+
+def masked_quantile(values: Tensor, mask: Tensor, quantile: float) -> Tensor:
+    """The value (B,) below which that share of an image's masked-in pixels lies; zero where there are none.
+
+    One of the values, never between two. Unlike torch.quantile it has no largest input.
+    """
+    ascending = torch.where(mask, values, torch.inf).flatten(1).sort(1).values
+    count = mask.flatten(1).sum(1, keepdim=True)
+    index = ((count - 1).clamp_min(0) * quantile).long()
+    return torch.where(count > 0, ascending.gather(1, index), 0.0)[:, 0]
+
+
+def patch_weights(valid: Tensor) -> Tensor:
+    """What a patch counts, (B, h / 8, w / 8): the solid angle of its centre times the share of it that is valid."""
+    share = F.avg_pool2d(valid.float(), _PATCH_STEP)
+    return share * solid_angle_weights(*share.shape[-2:], share.device)
+
+
+def adversarial_loss(on_true: Tensor, on_predicted: Tensor, weight: Tensor) -> Tensor:
+    """Least-squares GAN loss of the discriminator: half the weighted mean of (D(true) - 1)^2 + D(predicted)^2.
+
+    Mao et al., arXiv 1611.04076, with the labels one and zero.
+    """
+    return 0.5 * weighted_mean((on_true - 1).square() + on_predicted.square(), weight).mean()
+
+
+@torch.no_grad()
+def score(discriminator: Discriminator, depth: Tensor) -> Tensor:
+    """How true pseudo-labels look, float32 (B,): about one like truth, about zero like the predictions trained on.
+
+    The mean response of the patches, each by its solid angle and the share of it that has a depth: a choice, the paper
+    has no formula. A label without any depth gets minus infinity and is so never chosen.
+
+    Args:
+        discriminator: a trained one.
+        depth: float32 (B, H, W), metres; sky and holes are whatever is not in (0, 100] m. Larger than what the
+            discriminator sees by a whole factor.
+
+    Raises:
+        TrainingError: of another size.
+    """
+    images, valid = depth_images(depth, usable(depth), discriminator.config)
+    weight = patch_weights(valid)
+    return torch.where(weight.flatten(1).any(1), weighted_mean(discriminator(images), weight), -torch.inf)
+
+
+def train_discriminator(
+    pairs: Callable[[int], DepthPairs], config: DiscriminatorConfig, device: torch.device, folder: Path
+) -> Discriminator:
+    """Train until the last step, from where the folder's last checkpoint stands if there is one.
+
+    Args:
+        pairs: the batch of a step, a function of the step alone.
+        config: of the run.
+        device: where the discriminator runs.
+        folder: of the run: log, checkpoint, and at the end `discriminator.safetensors`.
+
+    Returns:
+        The discriminator, in evaluation mode.
+
+    Raises:
+        TrainingError: a loss was not finite, or the checkpoint is that of another configuration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    discriminator = Discriminator(config).to(device)
+    optimizer = torch.optim.Adam(discriminator.parameters(), lr=config.learning_rate, betas=config.betas)
+    begin = resume(folder / RESUME_FILE, discriminator, optimizer)
+    log = RunLog(folder / "log.jsonl", config.log)
+    for step in range(begin, config.steps):
+        with log.waiting():
+            generator = step_generator(config.seed, step)
+            batch = turned(pairs(step), config.flip, generator).to(device)
+        true, predicted, valid = alike(batch.true, batch.predicted, config)
+        weight = patch_weights(valid)
+        seen = instance_noise(torch.cat([true, predicted]), config.noise, generator)
+        on_true, on_predicted = discriminator(seen).chunk(2)
+        loss = adversarial_loss(on_true, on_predicted, weight)
+        if not loss.isfinite():
+            raise TrainingError(f"the discriminator's loss at step {step} is {loss.item()}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+        means = {"true": weighted_mean(on_true, weight).mean(), "predicted": weighted_mean(on_predicted, weight).mean()}
+        log.step(step + 1, len(true), {name: value.detach() for name, value in {"loss": loss, **means}.items()}, {})
+        if (step + 1) % config.checkpoint == 0 or step + 1 == config.steps:
+            checkpoint(folder / RESUME_FILE, discriminator, optimizer, step + 1)
+    save_discriminator(discriminator, folder / FINAL_FILE)
+    return discriminator.eval()
+
+
+def turned(pairs: DepthPairs, flip: float, generator: Generator) -> DepthPairs:
+    """The pairs of a step rolled by any number of columns, some mirrored; truth and prediction by the same."""
+    samples, _, width = pairs.true.shape
+    columns = turned_columns(samples, width, flip, generator).to(pairs.true.device)
+    index = columns[:, None, :].expand_as(pairs.true)
+    return DepthPairs(pairs.true.gather(2, index), pairs.predicted.gather(2, index))
+
+
+def instance_noise(images: Tensor, deviation: float, generator: Generator) -> Tensor:
+    """Instance noise (Sønderby et al., arXiv 1610.04490), normal, on all but the holes."""
+    noise = torch.randn(images.shape, generator=generator).to(images.device)
+    return torch.where(images > 0, images + deviation * noise, images)
+
+
+def checkpoint(path: Path, discriminator: Discriminator, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Write all that a resume needs in one file, whole or not at all."""
+    unfinished = path.with_name(f".{path.name}")
+    state = {
+        "config": discriminator.config.to_json(),
+        "step": step,
+        "discriminator": discriminator.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    with unfinished.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def resume(path: Path, discriminator: Discriminator, optimizer: torch.optim.Optimizer) -> int:
+    """Bring both to where a checkpoint stands; the steps done, 0 if there is none.
+
+    Raises:
+        TrainingError: its configuration differs in more than the number of steps and how often the run reports.
+    """
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location=next(discriminator.parameters()).device, weights_only=True)
+    asked, held = discriminator.config, DiscriminatorConfig.from_json(state["config"])
+    if replace(held, steps=asked.steps, log=asked.log, checkpoint=asked.checkpoint) != asked:
+        raise TrainingError(f"{path.name} holds {held}; the run asks for {asked}")
+    discriminator.load_state_dict(state["discriminator"])
+    optimizer.load_state_dict(state["optimizer"])
+    step: int = state["step"]
+    _log.info("resumed the discriminator at step %d of %d", step, asked.steps)
+    return step
+
+
+def save_discriminator(discriminator: Discriminator, path: Path) -> None:
+    """Write safetensors with the configuration in the header."""
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in discriminator.state_dict().items()}
+    unfinished = path.with_name(f".{path.name}")
+    save_file(tensors, unfinished, metadata={_CONFIG_KEY: discriminator.config.to_json()})
+    unfinished.replace(path)
+
+
+def load_discriminator(path: Path, device: torch.device) -> Discriminator:
+    """What `save_discriminator` wrote, in evaluation mode.
+
+    Raises:
+        ModelFileMissing: there is no such file.
+        ModelFileInvalid: it is no discriminator.
+    """
+    if not path.is_file():
+        raise ModelFileMissing(f"There is no file {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            config = (file.metadata() or {}).get(_CONFIG_KEY)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a mapping
+    except SafetensorError as error:
+        raise ModelFileInvalid(f"{path.name} is not a safetensors file: {error}.") from error
+    if config is None:
+        raise ModelFileInvalid(f"{path.name} has no {_CONFIG_KEY} in its header: it is not a discriminator.")
+    discriminator = Discriminator(DiscriminatorConfig.from_json(config))
+    try:
+        discriminator.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelFileInvalid(f"{path.name} is not the discriminator of its header: {error}") from error
+    return discriminator.to(device).eval()
