@@ -27,6 +27,7 @@ from demo.run import SAMPLE
 CAPACITY_S = 8.0
 CAPACITY_CLIENTS = 8
 CONNECT_OR_ANSWER_S = 120.0
+LAG_STEP_S = 0.01
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 
 
@@ -65,6 +66,8 @@ class Measurements:
         statuses: how many exchanges ended in which status; 0 where the connection broke.
         refused: of the answers 429.
         accepted: of the answers 200.
+        client_lag: how much later than it asked this process was woken, a hundred times a second. What the machine does
+            to this process it adds to every other number.
         deadlines_missed: accepted, and answered 504 or later than the deadline.
         resident_idle_mb: megabytes (10^6 bytes) before.
         resident_peak_mb: the most there ever were.
@@ -76,6 +79,7 @@ class Measurements:
     statuses: dict[int, int]
     refused: Spread
     accepted: Spread
+    client_lag: Spread
     deadlines_missed: int
     resident_idle_mb: float
     resident_peak_mb: float
@@ -109,7 +113,10 @@ async def measure(
     idle = resident_mb(service.pid)
     capacity = await closed_loop(service, image, CAPACITY_S)
     moments = [0.0] * burst if burst else arrivals(times * capacity, seconds)
+    lags: list[float] = []
+    watching = asyncio.create_task(watch_lag(lags))
     exchanges = await open_loop(service, image, moments, deadline)
+    watching.cancel()
     accepted = [exchange.seconds for exchange in exchanges if exchange.status == 200]
     return Measurements(
         capacity_per_s=capacity,
@@ -117,6 +124,7 @@ async def measure(
         statuses=dict(sorted(Counter(exchange.status for exchange in exchanges).items())),
         refused=spread([exchange.seconds for exchange in exchanges if exchange.status == 429]),
         accepted=spread(accepted),
+        client_lag=spread(lags),
         deadlines_missed=sum(value > deadline for value in accepted)
         + sum(exchange.status == 504 for exchange in exchanges),
         resident_idle_mb=idle,
@@ -160,6 +168,14 @@ async def open_loop(
         await asyncio.sleep(max(0.0, started + moment - time.perf_counter()))
         running.append(asyncio.create_task(exchange(service, request, started)))
     return await asyncio.gather(*running)
+
+
+async def watch_lag(lags: list[float]) -> None:
+    """Note until cancelled how late this process is woken."""
+    while True:
+        asked = time.perf_counter() + LAG_STEP_S
+        await asyncio.sleep(LAG_STEP_S)
+        lags.append(max(0.0, time.perf_counter() - asked))
 
 
 def as_request(image: bytes, deadline: float) -> bytes:
@@ -209,6 +225,7 @@ def as_markdown(measured: Measurements) -> str:
         ("statuses", statuses),
         ("429 p50 / p99 / max, ms", _milliseconds(measured.refused)),
         ("200 p50 / p99 / max, ms", _milliseconds(measured.accepted)),
+        ("the client's own lag, the same", _milliseconds(measured.client_lag)),
         ("deadlines missed", str(measured.deadlines_missed)),
         (
             "resident before / peak / after, MB",
