@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service import openapi, problems
 from service.keys import Access, RequireKey
+from service.memory import give_back_when_idle
 from service.middleware import AccessLog, Admission, BodyLimit, RequestHeaders
 from service.pipeline import Pipeline
 from service.ports import ProbePort
@@ -73,7 +74,9 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         serving.start(pipeline.rehearse)
+        giving_back = asyncio.create_task(give_back_when_idle(lambda: serving.begun, lambda: serving.in_progress))
         yield
+        giving_back.cancel()
         await serving.stop()
         await pipeline.close()
         await asyncio.to_thread(tracer.close)

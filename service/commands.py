@@ -10,6 +10,7 @@ import click
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
+from service.memory import keep_what_is_freed
 from service.settings import Settings
 
 
@@ -52,6 +53,7 @@ def serve(**flags: Any) -> None:
         settings = Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         raise click.UsageError("; ".join(_complaint(dict(detail)) for detail in error.errors())) from None
+    keep_what_is_freed()
     # What serves takes half a second to import; `dap --help` should not.
     from service.server import run
 

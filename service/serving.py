@@ -83,11 +83,15 @@ class Serving:
 
     Attributes:
         state: of the service.
+        begun: how many panoramas have been answered or are being answered.
+        in_progress: how many are being answered now.
         is_stuck: an engine hangs in a thread, which would keep the process from ending by itself.
     """
 
     def __init__(self, settings: Settings, telemetry: Telemetry, engine_factory: EngineFactory = open_engine) -> None:
         self.state = State.LOADING
+        self.begun = 0
+        self.in_progress = 0
         self.is_stuck = False
         self._settings = settings
         self._telemetry = telemetry
@@ -137,8 +141,13 @@ class Serving:
             NotReady: no panorama can be taken now.
         """
         served = self.current()
-        with served.users.one_more():
-            yield served
+        self.begun += 1
+        self.in_progress += 1
+        try:
+            with served.users.one_more():
+                yield served
+        finally:
+            self.in_progress -= 1
 
     def start(self, rehearse: Rehearse) -> None:
         """Load and warm the model of the settings in the background.
