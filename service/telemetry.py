@@ -28,7 +28,8 @@ class Timing:
 
     @property
     def seconds(self) -> float:
-        return sum(value for value in asdict(self).values() if value is not None)
+        stages = (self.decode, self.queue, self.inference, self.encode)
+        return sum(seconds for seconds in stages if seconds is not None)
 
     def server_timing(self) -> str:
         """Value of the header Server-Timing (W3C), durations in milliseconds."""

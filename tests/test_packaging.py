@@ -84,7 +84,7 @@ def test_every_dependency_has_a_lower_bound_and_a_tested_version() -> None:
     pins = re.findall(r"^(\S+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     extras = PROJECT["optional-dependencies"]
     required = [*PROJECT["dependencies"], *extras["train"], *extras["export"], *extras["dev"][1:]]
-    bounds = dict(re.fullmatch(r"([\w-]+)(.*)", requirement).groups() for requirement in required)
+    bounds = dict(re.fullmatch(r"([\w-]+)(?:\[\w+\])?(.*)", requirement).groups() for requirement in required)
     assert {
         name for name, bound in bounds.items() if not bound.startswith(">=") and not name.startswith("types-")
     } == set()
