@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import uvicorn
 
 from service.app import create_app
+from service.connections import Connection
 from service.serving import Serving, State
 from service.settings import Settings
 from service.telemetry import JsonFormatter
@@ -88,6 +89,7 @@ def run(settings: Settings) -> int:
     config = uvicorn.Config(
         app,
         lifespan="on",
+        http=Connection,
         log_config=None,
         access_log=False,
         server_header=False,
