@@ -150,12 +150,14 @@ def encode_response(
 def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
     if header_length is None:
         return body, memoryview(b"")
-    if not (header_length.isascii() and header_length.isdecimal()) or int(header_length[:20]) > len(body):
+    # Of thousands of digits int() would make a ValueError.
+    length = int(header_length[:20]) if header_length.isascii() and header_length.isdecimal() else -1
+    if not 0 <= length <= len(body):
         raise MalformedRequest(
             f"{BINARY_DATA_HEADER} is the length of the JSON at the start of the body, which has {len(body)} bytes; "
             f"got {header_length!r:.100}"
         )
-    return body[: int(header_length)], memoryview(body)[int(header_length) :]
+    return body[:length], memoryview(body)[length:]
 
 
 def _cut_numbers(text: bytes) -> tuple[bytes, bytes | None]:

@@ -152,10 +152,14 @@ class TestRequest:
         with pytest.raises(MalformedRequest):
             parse_request(body, None, SIGNATURE)
 
-    @pytest.mark.parametrize("length", ["", "x", "-1", "1.0", "99", "١", "9" * 5000])
+    @pytest.mark.parametrize("length", ["", "x", "-1", "1.0", "99", "١", "9" * 5000, "0" * 5000 + "x"])
     def test_a_header_length_that_is_none_is_refused(self, length: str) -> None:
         with pytest.raises(MalformedRequest, match="Inference-Header-Content-Length"):
             parse_request(b"{}", length, SIGNATURE)
+
+    def test_a_header_length_of_thousands_of_zeros_is_a_number_still(self) -> None:
+        with pytest.raises(MalformedRequest, match="not JSON"):
+            parse_request(b"{}", "0" * 5000, SIGNATURE)
 
     @pytest.mark.parametrize("inputs", [None, [], {}, [1], "x", [panorama_input(), panorama_input()]])
     def test_there_is_one_input(self, inputs: Any) -> None:
