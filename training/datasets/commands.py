@@ -1,14 +1,13 @@
 """`dap data`: look at data sets, pack them into shards, verify shards."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from dap.errors import InvalidParameter
+from dap.errors import DatasetError, InvalidParameter
 from dap.options import json_option, option
 from dap.progress import log_to_stderr, progress
 from training.datasets.base import Dataset
@@ -93,18 +92,24 @@ def check_command(
     splits = [split] if split else [one for one in dataset.splits if list_file or one not in dataset.listed_splits]
     if list_file is not None and len(splits) > 1:
         raise InvalidParameter(f"a list is of one split: give --split, one of {', '.join(splits)}")
-    found = [check(dataset, one, read) for one in splits]
+    found, absent = [], {}
+    for one in splits:
+        try:
+            found.append(check(dataset, one, read))
+        except DatasetError as error:
+            absent[one] = error
+    if not found:
+        raise absent[splits[0]]
     tiles = [tile for _, of_split in found for tile in of_split]
     if out is not None and tiles:
         contact_sheet(tiles).save(out)
     reports = [report for report, _ in found]
     if as_json:
-        click.echo(
-            json.dumps({"dataset": name, "root": str(root), "splits": [asdict(one) for one in reports]}, indent=2)
-        )
+        said = {"splits": [asdict(report) for report in reports], "absent": [*absent]}
+        click.echo(json.dumps({"dataset": name, "root": str(root), **said}, indent=2))
     else:
-        for report in reports:
-            click.echo(_told(dataset, report))
+        lines = [*(_told(dataset, report) for report in reports), *(f"{name} {one}: none here" for one in absent)]
+        click.echo("\n".join(lines))
     if any(report.problems for report in reports):
         raise SystemExit(1)
 
@@ -217,4 +222,4 @@ def _told(dataset: Dataset, report: SplitReport) -> str:
     lines += [f"    {problem.what}" for problem in report.problems[:_SHOWN_PROBLEMS]]
     if len(report.problems) > _SHOWN_PROBLEMS:
         lines.append(f"    and {len(report.problems) - _SHOWN_PROBLEMS} more; --json has them all")
-    return os.linesep.join(lines)
+    return "\n".join(lines)

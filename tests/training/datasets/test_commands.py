@@ -7,7 +7,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from dap.errors import DatasetError, InvalidParameter
-from tests.training.datasets.files import SIZE, write_npy, write_rgb
+from tests.training.datasets.files import SIZE, write_npy, write_png16, write_rgb
 from training.datasets.commands import data
 from training.datasets.registry import DATASETS
 from training.datasets.shards import ShardReader
@@ -101,3 +101,13 @@ def test_the_list_names_every_data_set_and_what_it_expects() -> None:
     for one in listed:
         assert f"{one['name']}: {one['summary']}" in text
         assert all(line in text for line in one["layout"])
+
+
+def test_a_data_set_of_which_some_splits_are_here_is_checked_for_these(tmp_path: Path) -> None:
+    folder = tmp_path / "area_5a" / "pano"
+    name = "camera_f00_office_7_frame_equirectangular_domain"
+    write_rgb(folder / "rgb" / f"{name}_rgb.png")
+    write_png16(folder / "depth" / f"{name}_depth.png", np.full(SIZE, 512, np.uint16))
+    told = run("check", "stanford2d3d", "--root", tmp_path).stdout
+    assert "stanford2d3d test: 1 panoramas of 373 published" in told
+    assert "stanford2d3d train: none here" in told

@@ -15,7 +15,7 @@ from tests.training.datasets.files import SIZE, write_npy, write_rgb
 from training.datasets import shards
 from training.datasets.labelled_folder import LabelledFolder
 from training.datasets.packing import PackOptions, pack
-from training.datasets.shards import Manifest, ShardReader, write_shard
+from training.datasets.shards import Manifest, ShardReader, write_atomically, write_shard
 
 NAMES = ("a", "b", "c.d", "e", "f")
 
@@ -172,3 +172,16 @@ def test_a_shard_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(OSError, match="no space"):
         write_shard(tmp_path / "x.tar", [("a", {"json": b"{}"})])
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
+
+
+def test_a_file_that_could_not_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(_file: int) -> None:
+        raise OSError("no space left on device")
+
+    write_atomically(tmp_path / "manifest.json", b"before")
+    monkeypatch.setattr(shards.os, "fsync", no_space)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(tmp_path / "manifest.json", b"after")
+    assert (tmp_path / "manifest.json").read_bytes() == b"before"
