@@ -128,7 +128,9 @@ class Dataset(ABC):
             raise InvalidParameter(f"{self.name} has the splits {', '.join(self.splits)}; got {split}")
         if split in self.listed_splits and self.list_file is None:
             raise InvalidParameter(f"only a list file (--list) tells which panoramas of {self.name} are in {split}")
-        found = sorted(self._listed() if self.list_file else self._find(split), key=lambda entry: entry.id)
+        found = sorted(
+            self._listed(self.list_file) if self.list_file else self._find(split), key=lambda entry: entry.id
+        )
         if not found:
             raise DatasetError(self._nothing_found(split))
         for one, other in pairwise(found):
@@ -192,17 +194,16 @@ class Dataset(ABC):
         for key in sorted(parts):
             yield rgb_folder / rgb.format(*key), depth_folder / depth.format(*key)
 
-    def _listed(self) -> Iterator[Entry]:
-        assert self.list_file is not None  # noqa: S101 - for the type checker
+    def _listed(self, path: Path) -> Iterator[Entry]:
         try:
-            lines = self.list_file.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError) as error:
-            raise DatasetError(f"{self.list_file} cannot be read as a list of panoramas: {error}") from error
+            raise DatasetError(f"{path} cannot be read as a list of panoramas: {error}") from error
         for number, line in enumerate(lines, 1):
             names = [name.lstrip("/") for name in line.split()]
             if len(names) != 1 + self.labelled and names:
                 expected = "`rgb depth`" if self.labelled else "`rgb`"
-                raise DatasetError(f"{self.list_file}, line {number}: expected {expected}; got {line!r}")
+                raise DatasetError(f"{path}, line {number}: expected {expected}; got {line!r}")
             if names:
                 yield self.entry(self.root / names[0], self.root / names[1] if self.labelled else None)
 
@@ -237,6 +238,8 @@ def entry_id(*parts: str) -> str:
 def decode_rgb(data: bytes, height: int | None) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
     """A panorama from the bytes of its file: uint8 (h, 2 h, 3), and the size that is stored.
 
+    What is stored may lack or exceed twice its height by two columns; the panorama does not.
+
     Raises:
         InputError: as `dap.panorama.decode` says.
         NotAPanorama: a part of the sphere.
@@ -247,15 +250,15 @@ def decode_rgb(data: bytes, height: int | None) -> tuple[npt.NDArray[np.uint8], 
     if not header.crop.is_full:
         raise NotAPanorama("expected a panorama of the whole sphere; by its GPano data this is a part")
     _check_height(height, stored[0])
-    return panorama.decode(header, size=None if height is None else (height, 2 * height)).pixels, stored
+    rows = height or stored[0]
+    return panorama.decode(header, size=(rows, 2 * rows)).pixels, stored
 
 
 def resize_rgb(pixels: npt.NDArray[np.uint8], height: int | None) -> npt.NDArray[np.uint8]:
     """The same as `decode_rgb` does for pixels that are decoded already."""
-    if height is None:
-        return pixels
     _check_height(height, len(pixels))
-    return panorama.resize_pixels(pixels, (height, 2 * height))
+    rows = height or len(pixels)
+    return panorama.resize_pixels(pixels, (rows, 2 * rows))
 
 
 def _check_height(asked: int | None, stored: int) -> None:

@@ -32,11 +32,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dap import headers, panorama
+from dap import headers
 from dap.errors import DatasetError, InputError
 from dap.formats import png, png16
 from training.datasets import depth_codes
-from training.datasets.base import Sample
+from training.datasets.base import Sample, decode_rgb
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -219,7 +219,7 @@ class Member:
             LookupError, ValueError: a member is missing, or its JSON is none.
         """
         picture = next(self.files[ending] for ending in PICTURES if ending in self.files)
-        rgb = panorama.decode(picture).pixels
+        rgb, _ = decode_rgb(picture, height=None)
         depth = None
         if DEPTH in self.files:
             depth = depth_codes.decode(png16.read_numbers(headers.read(self.files[DEPTH])))
@@ -271,7 +271,9 @@ class ShardReader:
             raise DatasetError(f"{path}: the manifest says {record.size} bytes; it has {size}")
         found = sha256_of(path)
         if found != record.sha256:
-            raise DatasetError(f"{path}: the manifest says SHA-256 {record.sha256}; it has {found}")
+            raise DatasetError(
+                f"{path}: the manifest says SHA-256 {record.sha256}; it has {found}: delete it and pack again"
+            )
 
     def samples(self, index: int, verify: bool = False) -> Iterator[Sample]:
         """The samples of one shard, decoded; `verify` first, if told to.

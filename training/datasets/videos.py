@@ -20,7 +20,7 @@ import numpy.typing as npt
 from dap.errors import BrokenImage, DatasetError, InvalidParameter, NotAPanorama
 from training.datasets.base import Dataset, Entry, Place, entry_id, folders_below, resize_rgb
 
-ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".insv")
+ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".m4v")
 DEFAULT_EVERY_S = 2.0
 
 
@@ -29,7 +29,7 @@ class Videos(Dataset):
 
     name = "videos"
     summary = "frames of panoramic videos, without depth"
-    layout = ("*.mp4, *.mov, *.mkv, *.webm, *.m4v or *.insv (in any folder)",)
+    layout = ("*.mp4, *.mov, *.mkv, *.webm or *.m4v (in any folder)",)
     place: ClassVar[Place] = "not sorted"
     labelled = False
     stored_as_is = False

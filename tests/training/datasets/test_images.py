@@ -51,3 +51,12 @@ def test_a_file_that_is_no_picture_is_refused_with_its_path(tmp_path: Path, cont
     dataset = Images(tmp_path)
     with pytest.raises(DatasetError, match=rf"a\.jpg: .*{complaint}"):
         dataset.read(dataset.entries("all")[0])
+
+
+@pytest.mark.parametrize("width", [62, 63, 65, 66])
+def test_two_columns_too_few_or_too_many_are_made_good(tmp_path: Path, width: int) -> None:
+    write_rgb(tmp_path / "a.png", (32, width))
+    dataset = Images(tmp_path)
+    sample = dataset.read(dataset.entries("all")[0])
+    assert sample.rgb.shape == (32, 64, 3)
+    assert sample.metadata["source_size"] == [32, width]
