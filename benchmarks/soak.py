@@ -26,7 +26,7 @@ MAX_GROWTH = 0.05
 SEED = 2026
 
 _LEAVES_WITHIN_S = 0.2
-_REST_S = 1.0
+_REST_S = 1.5
 
 
 @dataclass(frozen=True)
