@@ -140,7 +140,7 @@ def kinds_of(server: Server, image: bytes) -> list[Kind]:
     """Every answer, some sizes and shapes of panoramas, and whatever else comes over the net."""
     large = _written(_resized(image, (2048, 1024)), "JPEG", progressive=True)
     good = frozenset({200})
-    late = frozenset({200, 504})
+    late = frozenset({200, 429, 504})
     gone = frozenset({0, 200})
 
     def kind(
