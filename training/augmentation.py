@@ -7,14 +7,15 @@ device.
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from dap.model.dap import IMAGENET_MEAN, IMAGENET_STD
+from training.batches import Batch, joined
 from training.config import AugmentationConfig
 from training.losses import Truth
-from training.synthetic_stream import Batch
 
 _GREY = (0.299, 0.587, 0.114)
 _BLUR_RADIUS = 2
@@ -41,11 +42,35 @@ def step_generator(seed: int, step: int) -> Generator:
     return Generator().manual_seed((seed * 1_000_003 + step) % 2**32)
 
 
+def sample_generator(seed: int, step: int, place: int) -> Generator:
+    """The random numbers of one sample of a step's batch, whichever process it falls to."""
+    return Generator().manual_seed(int(np.random.SeedSequence([seed, step, place]).generate_state(1)[0]))
+
+
 def normalise(rgb: Tensor) -> Tensor:
     """uint8 (B, H, W, 3) or float (B, 3, H, W) in [0, 1] to the network's input, float32 (B, 3, H, W)."""
     pixels = rgb.permute(0, 3, 1, 2).float() / 255 if rgb.dtype == torch.uint8 else rgb
     mean, std = (torch.tensor(values, device=rgb.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (pixels - mean) / std
+
+
+def augment_each(batch: Batch, config: AugmentationConfig, seed: int, step: int, first: int) -> Example:
+    """`augment`, with random numbers for each sample that follow from its place in the step's batch alone.
+
+    So a batch may be cut anyhow, over processes or in time, and its samples stay the same.
+
+    Args:
+        batch: a part of the step's batch.
+        config: how it changes.
+        seed: of the run.
+        step: of the run.
+        first: place of the part's first sample in the batch.
+    """
+    each = [
+        augment(sample, config, sample_generator(seed, step, first + index))
+        for index, sample in enumerate(batch.parts(len(batch)))
+    ]
+    return Example(torch.cat([one.images for one in each]), joined([one.truth for one in each]))
 
 
 def augment(batch: Batch, config: AugmentationConfig, generator: Generator) -> Example:

@@ -159,7 +159,7 @@ class RenderAhead:
             else None
         )
 
-    def request(self, indices: range) -> None:
+    def request(self, indices: Sequence[int]) -> None:
         """Queue the shards that are neither written nor queued. Returns at once.
 
         Raises:

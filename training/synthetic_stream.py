@@ -5,6 +5,7 @@ Samples are drawn in rounds. A round is a random order of all scenes in a window
 and then never again.
 """
 
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,36 +15,13 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
+from training.batches import Batch, Share
 from training.config import StreamConfig, TrainingConfig
-from training.losses import Truth
 from training.shards import RenderAhead, Samples, ShardFolder
+from training.synthetic import RENDERER_VERSION
 
 PREFETCHED_STEPS = 3
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples as they were rendered.
-
-    Attributes:
-        rgb: uint8 (B, H, W, 3).
-        truth: their depth and what of it is known.
-    """
-
-    rgb: Tensor
-    truth: Truth
-
-    @classmethod
-    def of(cls, samples: Samples) -> Self:
-        depth = torch.from_numpy(samples.depth).float()
-        return cls(torch.from_numpy(samples.rgb), Truth(depth, depth > 0))
-
-    def to(self, device: torch.device) -> "Batch":
-        truth = Truth(self.truth.depth.to(device, non_blocking=True), self.truth.known.to(device, non_blocking=True))
-        return Batch(self.rgb.to(device, non_blocking=True), truth)
 
 
 @dataclass(frozen=True)
@@ -88,16 +66,24 @@ def shards_needed(config: TrainingConfig) -> dict[int, range]:
 
 
 class SampleStream:
-    """The batches of a run, in order, from any step on; rendered and read ahead of the training. A context manager."""
+    """The batches of a run, in order, from any step on; rendered and read ahead of the training. A context manager.
 
-    def __init__(self, config: TrainingConfig, cache: Path) -> None:
+    Processes that share a cache share the rendering as well.
+    """
+
+    def __init__(self, config: TrainingConfig, cache: Path, share: Share = Share()) -> None:  # noqa: B008 - frozen
         self._config = config
         self._cache = cache
+        self._share = share
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="sample-stream")
         self._ahead: dict[int, Future[Batch]] = {}
         self._renderer: RenderAhead | None = None
         self._folder: ShardFolder | None = None
         self._shards: dict[int, Samples] = {}
+
+    def manifest(self) -> Mapping[str, object]:
+        """Which scenes the run sees: they follow from their seeds, the renderer and the configuration."""
+        return {"source": "rendered scenes", "kind": self._config.stream.kind, "renderer": RENDERER_VERSION}
 
     def batch(self, step: int) -> Batch:
         """The batch of a step. Cheap when steps are asked for in order.
@@ -118,17 +104,22 @@ class SampleStream:
         position, phase = self._config.phase_at(step)
         drawn = draw(stream, self._config.seed, phase.height, position, phase.batch)
         folder, renderer = self._open(phase.height)
-        renderer.request(range(drawn.shards.start, drawn.shards.stop + stream.ahead))
+        coming = range(drawn.shards.start, drawn.shards.stop + stream.ahead)
+        renderer.request([index for index in coming if index % self._share.of == self._share.index])
         stale = [index for index in self._shards if index < drawn.shards.start]
         for index in stale:
             del self._shards[index]
-        if stale:
-            folder.prune(drawn.shards.start, stream.cache_gb * 1e9)
-        for index in dict.fromkeys(drawn.places[:, 0].tolist()):
+        if stale and self._share.index == 0:
+            # Other processes may be a few steps behind in their reading, never a window.
+            behind = stream.window if self._share.of > 1 else 0
+            folder.prune(drawn.shards.start - behind, stream.cache_gb * 1e9)
+        mine = self._share.rows(phase.batch)
+        places = drawn.places[mine.start : mine.stop]
+        for index in dict.fromkeys(places[:, 0].tolist()):
             if index not in self._shards:
                 renderer.wait(index)
                 self._shards[index] = folder.load(index)
-        rows = [(self._shards[int(shard)], int(row)) for shard, row in drawn.places]
+        rows = [(self._shards[int(shard)], int(row)) for shard, row in places]
         rgb = np.stack([samples.rgb[row] for samples, row in rows])
         return Batch.of(Samples(rgb, np.stack([samples.depth[row] for samples, row in rows])))
 

@@ -7,10 +7,19 @@ from torch import Tensor
 
 from dap.model.config import NetworkConfig
 from dap.model.dap import DapNetwork, PixelNetwork
-from training.augmentation import add_noise, augment, blur, jitter_colours, normalise, soften, step_generator
+from training.augmentation import (
+    add_noise,
+    augment,
+    augment_each,
+    blur,
+    jitter_colours,
+    normalise,
+    soften,
+    step_generator,
+)
+from training.batches import Batch
 from training.config import AugmentationConfig
 from training.losses import Truth
-from training.synthetic_stream import Batch
 
 B, H, W = 4, 8, 16
 STILL = AugmentationConfig(flip=0, strength=0)
@@ -139,3 +148,15 @@ def test_colours_stay_within_what_a_picture_can_hold() -> None:
         changed = add_noise(jitter_colours(pixels(), replace(STRONG, strength=3), generator), 1.0, generator)
         assert changed.min() >= 0
         assert changed.max() <= 1
+
+
+def test_a_sample_changes_alike_whatever_part_of_the_batch_it_comes_in() -> None:
+    whole = augment_each(labelled_batch(), STRONG, 0, 5, 0)
+    first = 0
+    for part in labelled_batch().parts(3):
+        example = augment_each(part, STRONG, 0, 5, first)
+        assert torch.equal(example.images, whole.images[first : first + len(part)])
+        assert torch.equal(example.truth.depth, whole.truth.depth[first : first + len(part)])
+        first += len(part)
+    assert not torch.equal(whole.truth.depth[0], whole.truth.depth[1])
+    assert not torch.equal(augment_each(labelled_batch(), STRONG, 0, 6, 0).images, whole.images)

@@ -2,13 +2,12 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
+from training.batches import Share
 from training.config import Phase, StreamConfig, TrainingConfig
-from training.shards import Samples
-from training.synthetic_stream import Batch, SampleStream, draw, shards_needed
+from training.synthetic_stream import SampleStream, draw, shards_needed
 
 STREAM = StreamConfig(shard_size=4, window=6, passes=3)
 SCENES_A_WINDOW = 24
@@ -62,13 +61,6 @@ def test_the_shards_a_run_needs_are_those_its_steps_draw() -> None:
     assert shards_needed(config) == {height: range(max(shards) + 1) for height, shards in drawn.items()}
 
 
-def test_a_batch_tells_sky_from_unknown() -> None:
-    depth = np.array([[[2.5, np.inf, 0.0]]], np.float16)
-    batch = Batch.of(Samples(np.zeros((1, 1, 3, 3), np.uint8), depth))
-    assert batch.truth.depth.tolist() == [[[2.5, torch.inf, 0.0]]]
-    assert batch.truth.known.tolist() == [[[True, True, False]]]
-
-
 def test_a_stream_entered_in_the_middle_gives_the_batches_of_an_unbroken_one(
     tiny: TrainingConfig, scenes: Path
 ) -> None:
@@ -95,3 +87,12 @@ def test_used_shards_are_deleted_only_when_the_cache_is_full(
             stream.batch(step)
     kept = sorted(int(path.stem) for path in tmp_path.rglob("*.npz"))
     assert kept == (list(range(8)) if cache_gb else [6, 7])
+
+
+def test_processes_that_share_a_batch_read_it_between_them(tiny: TrainingConfig, scenes: Path) -> None:
+    with SampleStream(tiny, scenes) as stream:
+        whole = [stream.batch(step).rgb for step in range(tiny.steps)]
+    for index in range(2):
+        with SampleStream(tiny, scenes, Share(index, 2)) as stream:
+            for step, rgb in enumerate(whole):
+                assert torch.equal(stream.batch(step).rgb, rgb[index : index + 1])

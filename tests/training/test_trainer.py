@@ -15,10 +15,10 @@ from dap.model.config import NetworkConfig
 from dap.model.dap import DapNetwork, NetworkOutput
 from training import trainer
 from training.augmentation import augment, step_generator
+from training.batches import Batch
 from training.config import AugmentationConfig, LossWeights, OptimizerConfig, Phase, ReportConfig, TrainingConfig
 from training.losses import Truth, training_loss
 from training.shards import ShardFolder
-from training.synthetic_stream import Batch
 from training.trainer import Learner, follow, latest_checkpoint, make_optimizer, train, update
 
 CPU = torch.device("cpu")
