@@ -75,11 +75,13 @@ def decode(file: TruthFile) -> npt.NDArray[np.float32]:
         BrokenImage: truncated or corrupt.
     """
     if file.kind == "png":
-        numbers = png16.read_numbers(headers.read(file.data))
-        values: npt.NDArray[np.float32] = numbers.astype(np.float32) / np.float32(file.scale)
-        return np.where(numbers == MAX_STEPS, np.float32(0), values)
-    depth_map = npy.decode(file.data) if file.kind == "npy" else exr.decode(file.data)
-    return depth_map.filled("zero") / np.float32(file.scale)
+        steps = png16.read_numbers(headers.read(file.data))
+        numbers = np.where(steps == MAX_STEPS, 0, steps).astype(np.float32)
+    else:
+        numbers = (npy.decode(file.data) if file.kind == "npy" else exr.decode(file.data)).filled("zero")
+    with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+        metres: npt.NDArray[np.float32] = numbers / np.float32(file.scale)
+    return np.where(np.isfinite(metres), metres, np.float32(0))  # of a scale that float32 does not hold all is unknown
 
 
 def _read(data: bytes, scale: float | None, limits: Limits) -> TruthFile:

@@ -42,7 +42,8 @@ def decode(data: bytes) -> DepthMap:
     if len(numbers) != shape[0] * shape[1] * dtype.itemsize:
         raise BrokenImage(f"the .npy is truncated or corrupt: its header says {shape[0]}x{shape[1]} numbers")
     fortran_order = header["fortran_order"] == b"True"
-    metres = np.frombuffer(numbers, dtype).reshape(shape, order="F" if fortran_order else "C").astype(np.float32)
+    with np.errstate(over="ignore"):  # a double that no float32 holds becomes infinite, and so not valid
+        metres = np.frombuffer(numbers, dtype).reshape(shape, order="F" if fortran_order else "C").astype(np.float32)
     valid = np.isfinite(metres) & (metres > 0)
     return DepthMap(np.where(valid, metres, np.float32(0)), valid, range=None, range_mask="none", model="")
 

@@ -51,6 +51,16 @@ def read(data: bytes, scale: float | None = None) -> np.ndarray:
     return truth.decode(truth.read_header(data, scale))
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-40])
+def test_of_a_scale_beyond_float32_nothing_is_known(scale: float) -> None:
+    for file in (png((METRES * 512).astype(np.uint16)), npy(METRES), exr(Z=METRES)):
+        assert (read(file, scale) == 0).all()
+
+
+def test_a_double_that_no_float32_holds_is_not_known() -> None:
+    assert read(npy(np.where(METRES == 4, 1e300, METRES.astype(np.float64))))[0].tolist() == [1, 2, 0, 8]
+
+
 class TestPng:
     @pytest.mark.parametrize("scale", [512, 1000, 4000])
     def test_metres_are_numbers_over_the_scale_given(self, scale: int) -> None:
