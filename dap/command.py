@@ -16,7 +16,7 @@ from dap.errors import DapError, InvalidParameter
 
 DISTRIBUTION = "depth-any-panorama"
 GROUP = "dap.commands"
-_CORE = {name: f"dap.commands:{name}" for name in ("evaluate", "models", "predict")}
+_CORE = {name: f"dap.commands:{name}" for name in ("models", "predict")}
 
 
 class Commands(click.Group):

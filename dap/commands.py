@@ -1,4 +1,4 @@
-"""The core's sub-commands: `dap predict`, `dap evaluate`, `dap models`."""
+"""The core's sub-commands: `dap predict`, `dap models`."""
 
 import json
 import sys
@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-import numpy as np
 
 from dap.cloud import point_cloud
 from dap.depth import FILLS, DepthMap, Fill
 from dap.errors import DapError, InvalidParameter
-from dap.evaluation import PROTOCOLS, Metrics, find_protocol, mean
-from dap.evaluation import evaluate as compare
 from dap.formats import npz
 from dap.formats.base import EncodeOptions
 from dap.formats.clouds import CLOUD_FORMATS
@@ -23,7 +20,7 @@ from dap.formats.colormaps import COLORMAPS
 from dap.formats.depth import DEPTH_FORMATS
 from dap.models import DEFAULT_MODEL, Model, find_model, known_models
 from dap.models import pull as pull_model
-from dap.options import PixelSize, depth_options, engine_options, json_option, option, range_option
+from dap.options import PixelSize, depth_options, engine_options, json_option, option
 from dap.panorama import decode
 from dap.postprocess import DepthOptions
 from dap.predictor import Predictor
@@ -32,7 +29,6 @@ from dap.sphere import FRAMES
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 _WRITTEN = ".depth"  # pano.jpg gives pano.depth.png, which is no input of the next run
-_RGB, _TRUTH = ".rgb.png", ".depth_m.npy"
 _CLOUDS = {name: entry for name, entry in CLOUD_FORMATS.items() if name not in DEPTH_FORMATS} | {
     f"cloud-{name}": replace(entry, extension=f".cloud{entry.extension}")
     for name, entry in CLOUD_FORMATS.items()
@@ -184,78 +180,6 @@ def _encoded(depth_map: DepthMap, data: bytes, wanted: _Wanted) -> Iterator[tupl
         else:
             cloud = point_cloud(depth_map, decode(data, size=depth_map.size).pixels, **wanted.cloud)
             yield name, _CLOUDS[name].extension, _CLOUDS[name].encode(cloud)
-
-
-@click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@option(
-    "--protocol",
-    type=click.Choice([*PROTOCOLS]),
-    default="dap",
-    help="What is compared. A protocol that knows no range mask compares the depth without one.",
-)
-@option(
-    "--max-truth",
-    type=float,
-    help="Metres up to which truth is compared, for a protocol without a limit of its own: that of the data set.",
-)
-@range_option
-@engine_options
-@json_option
-def evaluate(
-    folder: Path, protocol: str, max_truth: float | None, range: float | None, as_json: bool, **engine: Any
-) -> None:
-    """Compare a model with the truth, over a folder of panoramas with metric depth.
-
-    FOLDER holds pairs: NAME.rgb.png, the panorama, and NAME.depth_m.npy, float32 metres along the ray, 0 where not
-    known.
-    """
-    log_to_stderr()
-    pairs = _pairs(folder)
-    images: dict[str, Metrics] = {}
-    chosen = find_protocol(protocol).capped(max_truth)
-    if chosen.masked is None:
-        range = None
-    with Predictor(**engine) as predictor, progress("evaluation", len(pairs)) as advance:
-        for name, picture, truth_file in pairs:
-            truth = np.load(truth_file)
-            depth_map = predictor.predict(picture, range, truth.shape)
-            images[name] = compare(depth_map, truth, chosen)
-            advance(1)
-        model = predictor.model.name
-    overall = mean(list(images.values()))
-    if as_json:
-        by_image = {name: asdict(metrics) for name, metrics in images.items()}
-        click.echo(json.dumps({"model": model, "mean": asdict(overall), "images": by_image}, indent=2))
-    else:
-        click.echo(_table(model, overall))
-
-
-def _pairs(folder: Path) -> list[tuple[str, Path, Path]]:
-    """(name, panorama, truth) of every pair."""
-    pictures = sorted(folder.glob(f"*{_RGB}"))
-    names = [picture.name.removesuffix(_RGB) for picture in pictures]
-    pairs = [(name, picture, folder / f"{name}{_TRUTH}") for name, picture in zip(names, pictures, strict=True)]
-    lonely = [picture.name for _, picture, truth in pairs if not truth.is_file()]
-    if lonely or not pairs:
-        found = f"{lonely[0]} has no depth" if lonely else "there is no panorama"
-        raise InvalidParameter(f"Expected pairs NAME{_RGB} and NAME{_TRUTH} in {folder}; {found}.")
-    return pairs
-
-
-def _table(model: str, metrics: Metrics) -> str:
-    columns = {
-        "pixels": metrics.scores,
-        "sphere": metrics.weighted,
-        "pixels, aligned": metrics.aligned,
-        "sphere, aligned": metrics.aligned_weighted,
-    }
-    rows = [f"{model}, protocol {metrics.protocol}, {metrics.images} panoramas, median scale {metrics.scale:.3f}"]
-    own = next(name for name, scores in columns.items() if scores is metrics.own)
-    rows.append(f"the protocol's own numbers: {own}")
-    rows.append(" " * 10 + "".join(f"{name:>17}" for name in columns))
-    rows += [f"{name:10}" + "".join(f"{scores[name]:17.4f}" for scores in columns.values()) for name in metrics.scores]
-    return "\n".join(rows)
 
 
 @click.group(invoke_without_command=True)

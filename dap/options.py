@@ -93,14 +93,19 @@ def depth_options(command: Command) -> Command:
 
 
 def engine_options(command: Command) -> Command:
-    """`--model`, `--engine`, `--device`, `--threads` and `--precision`, as `dap.predictor.Predictor` takes them."""
+    """`--model` and the `runtime_options`, as `dap.predictor.Predictor` takes them."""
+    model = option(
+        "--model",
+        default=DEFAULT_MODEL,
+        envvar="DAP_MODEL",
+        help="A name that `dap models` lists, or a model's file.",
+    )
+    return model(runtime_options(command))
+
+
+def runtime_options(command: Command) -> Command:
+    """`--engine`, `--device`, `--threads` and `--precision`, as `dap.predictor.Predictor` takes them."""
     options = (
-        option(
-            "--model",
-            default=DEFAULT_MODEL,
-            envvar="DAP_MODEL",
-            help="A name that `dap models` lists, or a model's file.",
-        ),
         option(
             "--engine",
             type=click.Choice(ENGINES),

@@ -1,4 +1,4 @@
-"""`dap predict`, `dap evaluate` and `dap models`, as a shell sees them. The model's depth is the red channel / 2."""
+"""`dap predict` and `dap models`, as a shell sees them. The model's depth is the red channel / 2."""
 
 import io
 import json
@@ -195,58 +195,6 @@ class TestPredict:
         result = run("predict", pano, "-o", tmp_path / "out", "--model", "dap-official-l", status=1)
         assert result.stderr.startswith("Error: dap-official-l is not on this machine.")
         assert result.stderr.count("\n") == 1
-
-
-@pytest.mark.usefixtures("model")
-class TestEvaluate:
-    @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
-        """Two rooms of 10 m, seen as 12 m and as 10 m."""
-        for name, metres in (("a", 12.0), ("b", 10.0)):
-            picture(tmp_path / "truth" / f"{name}.rgb.png", metres)
-            np.save(tmp_path / "truth" / f"{name}.depth_m.npy", np.full((32, 64), 10.0, np.float32))
-        return tmp_path / "truth"
-
-    def test_the_metrics_are_those_of_the_field(self, folder: Path) -> None:
-        found = json.loads(run("evaluate", folder, "--json").stdout)
-        assert found["images"]["a"]["scores"]["absrel"] == pytest.approx(0.2)
-        assert found["images"]["a"]["scale"] == pytest.approx(10 / 12)
-        assert found["mean"]["scores"]["absrel"] == pytest.approx(0.1)
-        assert found["mean"]["weighted"]["delta1"] == 1
-        assert found["mean"]["aligned"]["absrel"] == pytest.approx(0, abs=1e-6)
-        assert (found["model"], found["mean"]["images"]) == ("red", 2)
-
-    def test_people_get_a_table(self, folder: Path) -> None:
-        lines = run("evaluate", folder).stdout.splitlines()
-        assert lines[0].startswith("red, protocol dap, 2 panoramas")
-        assert next(line for line in lines if line.startswith("absrel")).split() == [
-            "absrel",
-            *["0.1000"] * 2,
-            *["0.0000"] * 2,
-        ]
-
-    def test_the_table_says_which_numbers_are_the_protocols_own(self, folder: Path) -> None:
-        assert "the protocol's own numbers: pixels" in run("evaluate", folder).stdout.splitlines()
-        weighted = run("evaluate", folder, "--protocol", "pano3d", "--max-truth", "12", status=2).output
-        assert "pano3d compares truth up to 8 m" in weighted
-
-    def test_a_protocol_that_knows_no_range_mask_compares_the_depth_under_it(self, folder: Path) -> None:
-        # Beyond 10 m nothing is valid: 12 m under a mask would count as 100 m, or as nothing once it is enlarged.
-        found = json.loads(run("evaluate", folder, "--protocol", "raw", "--range", "10", "--json").stdout)
-        assert found["images"]["a"]["scores"]["absrel"] == pytest.approx(0.2)
-
-    def test_the_limit_of_a_data_set_can_be_given(self, folder: Path) -> None:
-        np.save(folder / "b.depth_m.npy", np.tile(np.array([10.0, 300.0], np.float32), (32, 32)))
-        found = json.loads(run("evaluate", folder, "--protocol", "unik3d", "--max-truth", "100", "--json").stdout)
-        assert found["images"]["b"]["pixels"] == 24 * 32
-        assert found["mean"]["max_truth"] == 100
-
-    def test_a_panorama_without_truth_is_named(self, folder: Path) -> None:
-        (folder / "b.depth_m.npy").unlink()
-        assert "b.rgb.png has no depth" in run("evaluate", folder, status=2).output
-
-    def test_a_folder_without_pairs_is_refused(self, tmp_path: Path) -> None:
-        assert "there is no panorama" in run("evaluate", tmp_path, status=2).output
 
 
 @pytest.mark.usefixtures("model")
