@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ _OUTPUTS = ("depth", "in_range")
 # Beyond so many cores, or so large a file, all cores run one batch together.
 _MAX_LANES = 4
 _MAX_BYTES_TWICE = 256 * 1024 * 1024
+_MOMENT_S = 0.05
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 # ONNX Runtime's exceptions have no common ancestor but Exception.
@@ -83,6 +85,8 @@ class OnnxEngine:
         self._single: ort.InferenceSession | None = None
         self._lock = threading.Lock()
         self._in_progress = 0
+        self._is_crowded = False
+        self._crowded_until = 0.0
 
     def infer(self, panoramas: npt.NDArray[np.uint8]) -> Inference:
         """See `dap.engines.base.Engine.infer`; any batch size, panoramas of the model's input size."""
@@ -116,15 +120,19 @@ class OnnxEngine:
 
     @contextmanager
     def _one_more(self) -> Iterator[bool]:
-        """Count this run; whether there is no other."""
+        """Count this run; whether there is no other, nor was a moment ago: under load lanes may well end together."""
         with self._lock:
             self._in_progress += 1
-            is_alone = self._in_progress == 1
+            self._is_crowded = self._is_crowded or self._in_progress > 1
+            is_alone = not self._is_crowded and time.monotonic() >= self._crowded_until
         try:
             yield is_alone
         finally:
             with self._lock:
                 self._in_progress -= 1
+                if self._is_crowded:
+                    self._crowded_until = time.monotonic() + _MOMENT_S
+                    self._is_crowded = self._in_progress > 0
 
     def _single_threaded(self) -> ort.InferenceSession:
         """Made when it is first needed: whoever has one panorama at a time never does."""
