@@ -14,11 +14,12 @@ from training.datasets.base import Dataset
 from training.datasets.check import SplitReport, check, contact_sheet
 from training.datasets.packing import IMAGE_CODECS, ImageCodec, PackOptions, pack
 from training.datasets.registry import DATASETS, open_dataset
-from training.datasets.rendered import Rendered
+from training.datasets.rendered import Rendered, RenderedPictures
 from training.datasets.shards import ShardReader
 from training.datasets.videos import DEFAULT_EVERY_S, Videos
-from training.synthetic.sampling import KINDS, Kind
+from training.synthetic.sampling import DOMAINS, KINDS, Domain, Kind
 
+_RENDERED: dict[str, type[Rendered]] = {kind.name: kind for kind in (Rendered, RenderedPictures)}
 _SHOWN_PROBLEMS = 20
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
@@ -56,7 +57,7 @@ def data() -> None:
 @json_option
 def list_command(*, as_json: bool) -> None:
     """The data sets there are readers for, their splits, and what is expected below their root."""
-    kinds: list[type[Dataset]] = [*DATASETS.values(), Rendered]
+    kinds: list[type[Dataset]] = [*DATASETS.values(), *_RENDERED.values()]
     if as_json:
         click.echo(json.dumps([_described(kind) for kind in kinds], indent=2))
         return
@@ -115,7 +116,7 @@ def check_command(
 
 
 @data.command("pack")
-@click.argument("name", type=click.Choice([*DATASETS, Rendered.name]))
+@click.argument("name", type=click.Choice([*DATASETS, *_RENDERED]))
 @_source_options
 @option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the shards.")
 @option("--height", type=click.IntRange(16), help="Of the panoramas. Default: as stored; 512 for rendered.")
@@ -127,6 +128,7 @@ def check_command(
 @option("--workers", type=click.IntRange(1), default=1, help="Processes; shards do not depend on how many.")
 @option("--count", type=click.IntRange(1), help="Of rendered: how many scenes.")
 @option("--kind", type=click.Choice(KINDS), help="Of rendered: of scene. Default: mixed.")
+@option("--domain", type=click.Choice(DOMAINS), help="Of rendered: how things look. Default: standard.")
 @option("--seed-from", type=click.IntRange(0), help="Of rendered: the first seed. Default: 0.")
 @json_option
 def pack_command(
@@ -144,6 +146,7 @@ def pack_command(
     workers: int,
     count: int | None,
     kind: Kind | None,
+    domain: Domain | None,
     seed_from: int | None,
     as_json: bool,
 ) -> None:
@@ -152,12 +155,12 @@ def pack_command(
     It can be stopped at any moment and run again: what is written stays, and the shards are the same.
     """
     dataset: Dataset
-    if name == Rendered.name:
+    if name in _RENDERED:
         if count is None or any((root, list_file, every)):
             raise InvalidParameter("rendered scenes need --count, and have no --root, --list or --every")
-        dataset = Rendered(count, kind or "mixed", seed_from or 0)
-    elif any(value is not None for value in (count, kind, seed_from)):
-        raise InvalidParameter(f"--count, --kind and --seed-from are of rendered scenes, not of {name}")
+        dataset = _RENDERED[name](count, kind or "mixed", seed_from or 0, domain or "standard")
+    elif any(value is not None for value in (count, kind, domain, seed_from)):
+        raise InvalidParameter(f"--count, --kind, --domain and --seed-from are of rendered scenes, not of {name}")
     else:
         dataset = _opened(name, root, list_file, every)
     options = PackOptions(height, image, shard_size, skip_broken)

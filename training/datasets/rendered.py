@@ -12,10 +12,9 @@ import numpy as np
 from dap.errors import InvalidParameter
 from training.datasets.base import SKY, UNKNOWN, Dataset, Entry, Place, Sample
 from training.synthetic import RENDERER_VERSION
-from training.synthetic.sampling import KINDS, Kind
+from training.synthetic.sampling import DOMAINS, KINDS, Domain, Kind, is_outdoors
 
 DEFAULT_HEIGHT = 512
-_PLACES: dict[Kind, Place] = {"indoor": "indoor", "outdoor": "outdoor", "mixed": "mixed"}
 
 
 class Rendered(Dataset):
@@ -27,29 +26,36 @@ class Rendered(Dataset):
     place: ClassVar[Place] = "mixed"
     stored_as_is = False
 
-    def __init__(self, count: int, kind: Kind = "mixed", first_seed: int = 0) -> None:
+    def __init__(self, count: int, kind: Kind = "mixed", first_seed: int = 0, domain: Domain = "standard") -> None:
         """Nothing is rendered yet.
 
         Args:
             count: scenes.
             kind: of scene, one of `training.synthetic.sampling.KINDS`.
             first_seed: the others follow.
+            domain: how things look and stand, one of `training.synthetic.sampling.DOMAINS`.
 
         Raises:
-            InvalidParameter: no such kind; no scene; a seed below zero.
+            InvalidParameter: no such kind or domain; no scene; a seed below zero.
         """
-        if kind not in KINDS:
-            raise InvalidParameter(f"kinds of scenes are {', '.join(KINDS)}; got {kind}")
+        if kind not in KINDS or domain not in DOMAINS:
+            raise InvalidParameter(
+                f"scenes are {', '.join(KINDS)} of the domains {', '.join(DOMAINS)}; got {kind} of {domain}"
+            )
         if count < 1 or first_seed < 0:
             raise InvalidParameter(f"a count from 1 and a seed from 0 on were expected; got {count} and {first_seed}")
         super().__init__(Path())
         self._kind: Kind = kind
+        self._domain: Domain = domain
         self._seeds = range(first_seed, first_seed + count)
 
     def _find(self, split: str) -> Iterator[Entry]:  # noqa: ARG002 - there is one
+        scenes = self._kind if self._domain == "standard" else f"{self._domain}-{self._kind}"
         for seed in self._seeds:
-            known = {"seed": seed, "kind": self._kind, "renderer": RENDERER_VERSION}
-            yield Entry(f"v{RENDERER_VERSION}-{self._kind}/{seed:010d}", Path(f"seed-{seed}"), None, known)
+            place: Place = "outdoor" if is_outdoors(seed, self._kind) else "indoor"
+            known = {"seed": seed, "kind": self._kind, "domain": self._domain, "place": place}
+            metadata = {**known, "renderer": RENDERER_VERSION}
+            yield Entry(f"v{RENDERER_VERSION}-{scenes}/{seed:010d}", Path(f"seed-{seed}"), None, metadata)
 
     def read(self, entry: Entry, height: int | None = None) -> Sample:
         """Render a panorama.
@@ -62,8 +68,16 @@ class Rendered(Dataset):
         from training.synthetic.render import render_batch
 
         size = height or DEFAULT_HEIGHT
-        drawn = render_batch([entry.metadata["seed"]], size, 2 * size, self._kind)
+        drawn = render_batch([entry.metadata["seed"]], size, 2 * size, self._kind, domain=self._domain)
         depth = np.where(drawn.sky[0].numpy(), SKY, drawn.depth[0].numpy())
-        known = {"dataset": self.name, "place": _PLACES[self._kind], "source_size": [size, 2 * size]}
-        metadata = {**known, **entry.metadata}
-        return Sample(entry.id, drawn.rgb[0].numpy(), np.where(drawn.known[0].numpy(), depth, UNKNOWN), metadata)
+        metadata = {"dataset": self.name, "source_size": [size, 2 * size], **entry.metadata}
+        truth = np.where(drawn.known[0].numpy(), depth, UNKNOWN) if self.labelled else None
+        return Sample(entry.id, drawn.rgb[0].numpy(), truth, metadata)
+
+
+class RenderedPictures(Rendered):
+    """The same scenes without their truth: what stands in for panoramas that nobody measured."""
+
+    name = "rendered-pictures"
+    summary = "scenes of the project's own renderer without their depth, no files"
+    labelled = False

@@ -12,6 +12,9 @@ Conventions. A panorama is an equirectangular image whose column W/2 looks forwa
 depth is the distance along the ray in metres, +inf on the sky; vectors are in the camera's frame, x forward, y left,
 z up. A seed is a scene: the same in any batch, at any size, on any machine (colours within rounding).
 
+All of this is the `standard` domain. Another, `real-like`, has layouts, materials, lights and cameras of its own: see
+`real_like`.
+
 The way in is `render.render_batch(seeds, height, width)`; `dap render` writes samples and a contact sheet.
 
 Sources. Nothing is taken from data sets or from other people's code. Slab intersection: Kay and Kajiya, SIGGRAPH 1986;

@@ -60,6 +60,24 @@ def photo_faults(rng: random.Random, exposure: float) -> Faults:
     )
 
 
+def two_lens_faults(rng: random.Random, exposure: float) -> Faults:
+    """The look of a cheap camera of two lenses in poor light: they disagree, noise, strong compression, a veil."""
+    warmth = rng.gauss(-0.08, 0.15)
+    return Faults(
+        exposure=math.exp(rng.gauss(math.log(exposure), 0.5)),
+        gains=(math.exp(warmth), math.exp(rng.gauss(0, 0.05)), math.exp(-warmth)),
+        gamma=math.exp(rng.gauss(-0.1, 0.15)),
+        saturation=math.exp(rng.gauss(-0.25, 0.3)),
+        contrast=math.exp(rng.gauss(-0.1, 0.15)),
+        haze=rng.uniform(0, 0.18),
+        shading_strength=rng.uniform(0.1, 0.35),
+        blur=rng.uniform(0.5, 1.1),
+        noise=rng.uniform(0.01, 0.045),
+        jpeg_quality=int(rng.uniform(18, 60)),
+        lens_mismatch=rng.gauss(0, 0.3),
+    )
+
+
 def _lens_and_file(rng: random.Random) -> Faults:
     return Faults(
         blur=rng.uniform(0.3, 0.8),
@@ -82,6 +100,13 @@ def _waves(
     coarse = torch.from_numpy(np.stack(draws))[:, None]
     coarse[..., -1] = coarse[..., 0]
     return torch.nn.functional.interpolate(coarse.to(device), (height, width), mode="bicubic", align_corners=True)
+
+
+def _lens_gains(faults: Sequence[Faults], width: int, device: torch.device) -> Tensor:
+    """(B, 1, 1, width): brightness of the lens that sees each column, one looking forward and one back."""
+    longitude = (torch.arange(width, device=device) + 0.5) / width * 2 * math.pi - math.pi
+    side = torch.tanh(torch.cos(longitude) / 0.05)
+    return torch.exp(_column([f.lens_mismatch / 2 for f in faults], device) * side)
 
 
 def _tone(light: Tensor, faults: Sequence[Faults], known_mean: Tensor) -> Tensor:
@@ -182,6 +207,8 @@ def photograph(light: Tensor, faults: Sequence[Faults], seeds: Sequence[int], kn
     if any(f.shading_strength for f in faults):
         strength = _column([f.shading_strength for f in faults], light.device)
         light = light * torch.exp(_waves(seeds, 1, 4, 8, height, width, light.device) * strength)
+    if any(f.lens_mismatch for f in faults):
+        light = light * _lens_gains(faults, width, light.device)
     picture = _colour(_tone(light, faults, mean), faults)
     picture = _add_noise(_blur(picture, faults), faults, seeds).clamp_(0, 1)
     coded = [i for i, f in enumerate(faults) if f.jpeg_quality]

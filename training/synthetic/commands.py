@@ -15,7 +15,7 @@ from dap.errors import InvalidParameter
 from dap.formats import png16, preview
 from dap.progress import log_to_stderr, progress
 from training.synthetic.render import Rendered, render_batch
-from training.synthetic.sampling import KINDS, Kind
+from training.synthetic.sampling import DOMAINS, KINDS, Domain, Kind
 
 BATCH = 8
 SHEET_COLUMNS = 3  # pairs of picture and depth in a row of the contact sheet
@@ -45,11 +45,18 @@ class SizeType(click.ParamType[tuple[int, int]]):
 )
 @click.option("--size", type=SizeType(), default="256x512", show_default=True, help="Height x width.")
 @click.option("--kind", type=click.Choice(KINDS), default="mixed", show_default=True, help="What scenes.")
+@click.option(
+    "--domain",
+    type=click.Choice(DOMAINS),
+    default="standard",
+    show_default=True,
+    help="How things look; real-like: other layouts, materials, lights and cameras, for what must not be seen before.",
+)
 @click.option("--device", default="cpu", show_default=True, help="Where to render: cpu, cuda, cuda:1, ...")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), default="rendered", show_default=True, help="Folder."
 )
-def render(count: int, seed: int, size: tuple[int, int], kind: Kind, device: str, out: Path) -> None:
+def render(*, count: int, seed: int, size: tuple[int, int], kind: Kind, domain: Domain, device: str, out: Path) -> None:
     """Draw synthetic panoramas with exact depth.
 
     For each seed: SEED.rgb.png, SEED.depth.npy (float32 metres along the ray; infinite on the sky, NaN where the
@@ -64,7 +71,7 @@ def render(count: int, seed: int, size: tuple[int, int], kind: Kind, device: str
     with progress("rendering", count) as advance:
         for start in range(seed, seed + count, BATCH):
             seeds = range(start, min(start + BATCH, seed + count))
-            batch = render_batch(seeds, height, width, kind, place)
+            batch = render_batch(seeds, height, width, kind, place, domain)
             tiles += [_write(batch, i, out / f"{number:06d}") for i, number in enumerate(seeds)]
             advance(len(seeds))
     sheet = out / "contact_sheet.png"

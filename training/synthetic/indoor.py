@@ -238,7 +238,7 @@ ROOMS: tuple[tuple[float, Callable[[SceneBuilder], None]], ...] = (
 )
 
 
-def _outside(b: SceneBuilder, brightness: float, level: float) -> Sky:
+def outside(b: SceneBuilder, brightness: float, level: float) -> Sky:
     """Ground at `level`, facades and trees, seen through windows, and the sky above them."""
     b.slab(
         WORLD,
@@ -296,7 +296,7 @@ def sample_indoor(b: SceneBuilder, seed: int) -> Scene:
     recipe = b.weighted(ROOMS)
     recipe(b)
     level = -0.15 if recipe is arcade else -b.choose((0.15, 0.3, 3.5, 7.0))
-    sky = _outside(b, b.choose((0.02, 0.6, 1.5, 4.0)), level)
+    sky = outside(b, b.choose((0.02, 0.6, 1.5, 4.0)), level)
     scanned = b.chance(0.55)
     if b.chance(0.03 if scanned else 0.25):
         tripod(b)

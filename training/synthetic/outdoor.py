@@ -463,7 +463,7 @@ PLACES: tuple[tuple[float, Callable[[SceneBuilder], str]], ...] = (
 # ---- light
 
 
-def _sky(b: SceneBuilder, weather: str) -> tuple[Sky, float]:
+def random_sky(b: SceneBuilder, weather: str) -> tuple[Sky, float]:
     """A sky, and the strength of its sun from 0 (overcast) to 1."""
     white = weather == "white" or (weather == "mixed" and b.chance(0.45)) or b.chance(0.12)
     tone = b.uniform(0.7, 1.6)
@@ -503,7 +503,7 @@ def sample_outdoor(b: SceneBuilder, seed: int) -> Scene:
     b.camera = (0.0, 0.0, b.normal(1.65, 0.2, 1.0, 2.4) if b.chance(0.85) else b.uniform(0.5, 5.0))
     b.footprints.append((0.0, 0.0, 0.5))
     weather = recipe(b)
-    sky, strength = _sky(b, weather)
+    sky, strength = random_sky(b, weather)
     warm = b.uniform(0.8, 1.0)
     power = 4.5 * strength
     b.lamps = [

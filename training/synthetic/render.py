@@ -18,7 +18,7 @@ from training.synthetic.raycaster import (
     pixel_rays,
     tiling,
 )
-from training.synthetic.sampling import Kind, sample_scene
+from training.synthetic.sampling import Domain, Kind, sample_scene
 from training.synthetic.scene import Scene
 from training.synthetic.shading import (
     Surface,
@@ -115,7 +115,12 @@ def render(scenes: Sequence[Scene], height: int, width: int, device: str | torch
 
 
 def render_batch(
-    seeds: Sequence[int], height: int, width: int, kind: Kind = "mixed", device: str | torch.device = "cpu"
+    seeds: Sequence[int],
+    height: int,
+    width: int,
+    kind: Kind = "mixed",
+    device: str | torch.device = "cpu",
+    domain: Domain = "standard",
 ) -> Rendered:
     """Samples and renders one scene a seed.
 
@@ -125,5 +130,6 @@ def render_batch(
         width: pixels, at least 8; twice the height for a whole panorama.
         kind: of scene; with "mixed" the seed decides also whether it is outdoors.
         device: where to render and where the result lies.
+        domain: how things look and stand; see `training.synthetic.real_like`.
     """
-    return render([sample_scene(seed, kind) for seed in seeds], height, width, device)
+    return render([sample_scene(seed, kind, domain) for seed in seeds], height, width, device)

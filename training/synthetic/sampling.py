@@ -6,17 +6,30 @@ from typing import Literal, get_args
 from training.synthetic.builder import SceneBuilder
 from training.synthetic.indoor import sample_indoor
 from training.synthetic.outdoor import sample_outdoor
+from training.synthetic.real_like import RealLikeBuilder, sample_real_like
 from training.synthetic.scene import Scene
 
 Kind = Literal["indoor", "outdoor", "mixed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+Domain = Literal["standard", "real-like"]
+DOMAINS: tuple[Domain, ...] = get_args(Domain)
 OUTDOOR_SHARE = 0.22  # of "mixed"
 
 
-def sample_scene(seed: int, kind: Kind = "mixed") -> Scene:
-    """The scene of a seed: the same for the same seed and kind on every machine."""
-    builder = SceneBuilder(random.Random(seed))  # noqa: S311 - chance, not secrets
-    outdoors = builder.rng.random() < OUTDOOR_SHARE
-    if kind == "outdoor" or (kind == "mixed" and outdoors):
-        return sample_outdoor(builder, seed)
-    return sample_indoor(builder, seed)
+def sample_scene(seed: int, kind: Kind = "mixed", domain: Domain = "standard") -> Scene:
+    """The scene of a seed: the same for the same seed, kind and domain on every machine."""
+    rng = random.Random(seed)  # noqa: S311 - chance, not secrets
+    outdoors = _outdoors(rng, kind)
+    if domain == "real-like":
+        return sample_real_like(RealLikeBuilder(rng), seed, outdoors)
+    return (sample_outdoor if outdoors else sample_indoor)(SceneBuilder(rng), seed)
+
+
+def is_outdoors(seed: int, kind: Kind = "mixed") -> bool:
+    """Whether the scene of a seed is outdoors, without drawing it."""
+    return _outdoors(random.Random(seed), kind)  # noqa: S311 - chance, not secrets
+
+
+def _outdoors(rng: random.Random, kind: Kind) -> bool:
+    drawn = rng.random() < OUTDOOR_SHARE
+    return kind == "outdoor" or (kind == "mixed" and drawn)

@@ -76,6 +76,8 @@ class Faults:
         noise: standard deviation, of display values in [0, 1].
         jpeg_quality: 1 to 95; 0 for no JPEG.
         hole_share: share of the picture where the scan has holes.
+        lens_mismatch: how much brighter the front lens is than the back one, in natural logarithms; the two meet at the
+            quarter turns to the left and right.
     """
 
     exposure: float = 0.2
@@ -89,6 +91,7 @@ class Faults:
     noise: float = 0.0
     jpeg_quality: int = 0
     hole_share: float = 0.0
+    lens_mismatch: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The texture bank: small tileable pictures in [0, 1], drawn from noise and rectangles, with all their mip levels."""
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ Mask = NDArray[np.bool_]
 FAMILIES = (
     "plain", "noise", "speckle", "tile", "ceiling", "checker", "brick", "wood", "stripe", "blinds", "facade", "books",
     "poster", "writing", "leaf", "grass", "rock", "clouds", "paving", "clutter",
+    # New ones at the end: the textures before them come from the random numbers before theirs.
+    "plaster", "terrazzo", "herringbone", "hexagons", "weave",
 )  # fmt: skip
 TEXTURES = {family: tuple(range(i * VARIANTS, (i + 1) * VARIANTS)) for i, family in enumerate(FAMILIES)}
 
@@ -121,6 +124,66 @@ def _writing(rng: np.random.Generator) -> Image:
     return picture
 
 
+def _plaster(rng: np.random.Generator) -> Image:
+    """Strokes of a trowel: patches of noise stretched one way or the other."""
+    across, along = _noise(rng, 1.2), _noise(rng, 1.2)
+    strokes = np.where(_noise(rng, 1.6) > 0.5, np.roll(across, 3, 0) - across, np.roll(along, 3, 1) - along)
+    lifted: Image = strokes * rng.uniform(0.5, 2.0) + 0.4 * _noise(rng, 1.8)
+    return lifted
+
+
+def _terrazzo(rng: np.random.Generator) -> Image:
+    """Chips of stone in cement."""
+    chips = np.floor(_noise(rng, 0.9) * rng.integers(5, 12)) % 3 / 2
+    ground: Image = np.where(_noise(rng, 0.7) > rng.uniform(0.5, 0.7), chips, 0.15) + 0.1 * _noise(rng, 0.2)
+    return ground
+
+
+def _herringbone(rng: np.random.Generator) -> Image:
+    """Planks at right angles to each other."""
+    y, x = np.mgrid[0:SIZE, 0:SIZE]
+    wide = int(rng.choice([4, 8]))
+    step, turned = (x // wide + y // wide) % 8, (x // wide - y // wide) % 8 < 4
+    grain = np.where(turned, _noise(rng, 0.9), _noise(rng, 0.9).T)
+    picture: Image = step / 16 + 0.4 * grain + 0.15 * turned
+    picture[np.where(turned, x % wide, y % wide) == 0] = 1.0
+    return picture
+
+
+def _hexagons(rng: np.random.Generator) -> Image:
+    """Six-cornered tiles, two to a row of the bank's square."""
+    count = int(rng.choice([2, 4, 8]))
+    y, x = np.mgrid[0:SIZE, 0:SIZE] * (count / SIZE)
+    rows = [(np.mod(x + shift, 1) - 0.5, np.mod(y + shift, 1) - 0.5) for shift in (0.0, 0.5)]
+    reach = [np.maximum(np.abs(u) * 1.0, np.abs(u) * 0.5 + np.abs(v) * 0.75) for u, v in rows]
+    edge = np.abs(reach[0] - reach[1]) < rng.uniform(0.02, 0.05)
+    picture: Image = np.where(reach[0] < reach[1], 0.25, 0.45) * rng.uniform(0.6, 1.4) + 0.2 * _noise(rng, 0.8)
+    picture[edge] = 1.0
+    return picture
+
+
+def _weave(rng: np.random.Generator) -> Image:
+    """Warp and weft."""
+    y, x = np.mgrid[0:SIZE, 0:SIZE]
+    thread = int(rng.choice([2, 4]))
+    over = (x // thread + y // thread) % 2 == 0
+    waves = np.where(over, np.sin(np.pi * (x % thread + 0.5) / thread), np.sin(np.pi * (y % thread + 0.5) / thread))
+    cloth: Image = 0.5 * waves + 0.4 * _noise(rng, 1.0)
+    return cloth
+
+
+_DRAWN: dict[str, Callable[[np.random.Generator], Image]] = {
+    "brick": _brick,
+    "wood": _wood,
+    "facade": _facade,
+    "plaster": _plaster,
+    "terrazzo": _terrazzo,
+    "herringbone": _herringbone,
+    "hexagons": _hexagons,
+    "weave": _weave,
+}
+
+
 def _gray(rng: np.random.Generator, family: str) -> Image:
     if family == "plain":
         return _noise(rng, rng.uniform(0.9, 1.8)) * rng.uniform(0.05, 0.4)
@@ -157,7 +220,7 @@ def _gray(rng: np.random.Generator, family: str) -> Image:
         return np.abs(_noise(rng, 1.1) - 0.5) * 2.4 + 0.25 * _noise(rng, 0.3)
     if family == "clouds":
         return np.clip((_noise(rng, 1.8) - rng.uniform(0.2, 0.5)) * 2.0, 0, 1)
-    return {"brick": _brick, "wood": _wood, "facade": _facade}[family](rng)
+    return _DRAWN[family](rng)
 
 
 def _texture(rng: np.random.Generator, family: str) -> Image:

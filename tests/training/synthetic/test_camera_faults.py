@@ -36,6 +36,12 @@ def test_no_saturation_is_gray() -> None:
     assert (picture.amax(-1) - picture.amin(-1)).max() <= 1
 
 
+def test_the_front_lens_may_be_brighter_than_the_back_one() -> None:
+    picture = shot(torch.full((1, 3, 16, 32), 0.3), Faults(exposure=0.2, gamma=2.2, lens_mismatch=0.4))[..., 0]
+    front, back = picture[:, 12:20].mean(), picture[:, [0, 1, 2, 29, 30, 31]].mean()
+    assert torch.log(front / back) == pytest.approx(0.4, abs=0.03), "gamma 2.2 on top of 1 / 2.2 shows linear light"
+
+
 def test_blur_keeps_the_brightness_and_takes_the_detail() -> None:
     light = torch.rand(1, 1, 32, 64, generator=torch.Generator().manual_seed(2)).expand(-1, 3, -1, -1) * 0.1 + 0.2
     sharp, soft = shot(light, Faults()), shot(light, Faults(blur=0.7))

@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 
-from training.synthetic.sampling import sample_scene
+from training.synthetic import RENDERER_VERSION
+from training.synthetic.sampling import is_outdoors, sample_scene
 from training.synthetic.scene import BOX
+from training.synthetic.textures import TEXTURES
 
 INDOOR = [sample_scene(seed, "indoor") for seed in range(150)]
 OUTDOOR = [sample_scene(seed, "outdoor") for seed in range(60)]
+REAL_LIKE = [sample_scene(seed, "mixed", "real-like") for seed in range(120)]
+STANDARD_SUM = 188435.68626747443
 
 
 def signature(seed: int) -> tuple[bytes, ...]:
@@ -28,9 +32,38 @@ def test_about_a_fifth_of_mixed_scenes_are_outdoors() -> None:
 def test_every_recipe_comes_up() -> None:
     assert len({scene.kind for scene in INDOOR}) == 11
     assert len({scene.kind for scene in OUTDOOR}) == 7
+    assert len({scene.kind for scene in REAL_LIKE}) == 8
 
 
-@pytest.mark.parametrize("scenes", [INDOOR, OUTDOOR], ids=["indoor", "outdoor"])
+def test_scenes_change_only_with_the_version_of_the_renderer() -> None:
+    """Rendered scenes are kept on disk under their seed and RENDERER_VERSION: count it up when this fails."""
+    scenes = [*INDOOR[:40], *OUTDOOR[:40]]
+    numbers = [
+        np.sum(np.round(part, 3), dtype=np.float64) for s in scenes for part in (s.centers, s.materials, s.lamps)
+    ]
+    assert RENDERER_VERSION == 6
+    assert np.sum(numbers) == pytest.approx(STANDARD_SUM, rel=1e-6)
+
+
+def test_the_real_like_domain_has_layouts_and_textures_that_the_standard_one_never_shows() -> None:
+    standard, real_like = INDOOR + OUTDOOR, REAL_LIKE
+    assert not {scene.kind for scene in standard} & {scene.kind for scene in real_like}
+    shown, new = ({int(row[0]) for scene in scenes for row in scene.materials} for scenes in (standard, real_like))
+    alone = {
+        number for family in ("plaster", "terrazzo", "herringbone", "hexagons", "weave") for number in TEXTURES[family]
+    }
+    assert alone <= new
+    assert not alone & shown
+    assert all(scene.faults.lens_mismatch for scene in real_like)
+    assert not any(scene.faults.lens_mismatch for scene in standard)
+
+
+def test_a_seed_is_outdoors_in_both_domains_or_in_none() -> None:
+    rooms = {"attic", "rotunda", "cross_room", "vault"}
+    assert [scene.kind not in rooms for scene in REAL_LIKE] == [is_outdoors(scene.seed) for scene in REAL_LIKE]
+
+
+@pytest.mark.parametrize("scenes", [INDOOR, OUTDOOR, REAL_LIKE], ids=["indoor", "outdoor", "real-like"])
 def test_solids_have_a_size_a_turn_and_materials(scenes: list) -> None:  # type: ignore[type-arg]
     for scene in scenes:
         assert (scene.half_sizes > 0).all()
@@ -42,13 +75,13 @@ def test_solids_have_a_size_a_turn_and_materials(scenes: list) -> None:  # type:
 
 
 def test_colours_reflect_no_more_light_than_comes() -> None:
-    for scene in INDOOR + OUTDOOR:
+    for scene in INDOOR + OUTDOOR + REAL_LIKE:
         assert scene.materials[:, 2:8].min() >= 0
         assert scene.materials[:, 2:8].max() <= 1.001
 
 
 def test_the_camera_stands_in_no_solid() -> None:
-    for scene in INDOOR + OUTDOOR:
+    for scene in INDOOR + OUTDOOR + REAL_LIKE:
         local = np.abs(np.einsum("ni,nij->nj", scene.camera - scene.centers, scene.rotations)) / scene.half_sizes
         inside = np.where(scene.kinds == BOX, local.max(1) < 1, (local**2).sum(1) < 1)
         assert not inside.any(), (scene.seed, scene.kind)
