@@ -96,7 +96,7 @@ def test_a_list_is_of_one_split(root: Path) -> None:
 
 def test_the_list_names_every_data_set_and_what_it_expects() -> None:
     listed = json.loads(run("list", "--json").stdout)
-    assert [one["name"] for one in listed] == [*DATASETS, "rendered"]
+    assert [one["name"] for one in listed] == [*DATASETS, "rendered", "rendered-pictures"]
     text = run("list").stdout
     for one in listed:
         assert f"{one['name']}: {one['summary']}" in text
