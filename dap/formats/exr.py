@@ -48,6 +48,11 @@ _COMPRESSIONS = (
 )
 # The decoder makes room for a whole tile, however small the picture.
 _MAX_TILE_PIXELS = 2048 * 2048
+# The decoder takes quadratic time for both, with the interpreter lock held. Honest files have some tens of attributes,
+# and a channel takes twenty bytes.
+_MAX_ATTRIBUTES = 1024
+_MAX_CHANNEL_LIST_BYTES = 65536
+_PARTS_FLAG = 0x10  # of the second byte of the version field
 _LARGEST_HALF = np.float32(65504)
 # What the package raises on corrupt files; UnicodeDecodeError, on names that are no text, is a ValueError.
 _FAILURES = (RuntimeError, ValueError, TypeError, LookupError, OSError, MemoryError)
@@ -139,6 +144,7 @@ class _Header:
 def _read_header(data: bytes, limits: Limits) -> _Header:
     if not data.startswith(MAGIC):
         raise UnsupportedMediaType("a depth map was expected as OpenEXR; by its first bytes this is none")
+    _refuse_header_bomb(data)
     with _failures_mean_broken():
         file = _opened(data, header_only=True)
         said = file.header()
@@ -155,6 +161,26 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
             f" with {len(channels)}"
         )
     return _Header((height, width), channels, said)
+
+
+def _refuse_header_bomb(data: bytes) -> None:
+    """Walk over the attributes: name, type, size, value. An empty name ends a header, an empty header all."""
+    position, is_empty = len(MAGIC) + 4, True
+    for _ in range(_MAX_ATTRIBUTES):
+        if data[position : position + 1] == b"\0":
+            if is_empty or not data[5] & _PARTS_FLAG:
+                return
+            position, is_empty = position + 1, True
+            continue
+        kind = data.find(b"\0", position) + 1
+        size = data.find(b"\0", kind) + 1
+        length = int.from_bytes(data[size : size + 4], "little")
+        if not position < kind < size or size + 4 + length > len(data):
+            raise BrokenImage("the OpenEXR file is truncated or corrupt: its header has no end")
+        if data[kind : size - 1] == b"chlist" and length > _MAX_CHANNEL_LIST_BYTES:
+            raise UnsupportedMediaType(f"an OpenEXR file lists its channels in {_MAX_CHANNEL_LIST_BYTES} bytes at most")
+        position, is_empty = size + 4 + length, False
+    raise UnsupportedMediaType(f"an OpenEXR file has at most {_MAX_ATTRIBUTES} attributes; this one has more")
 
 
 def _check_kind(said: Mapping[str, Any], parts: int) -> None:

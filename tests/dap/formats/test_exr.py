@@ -140,6 +140,33 @@ def test_a_bomb_is_refused_by_its_header() -> None:
             exr.decode(data.replace(window, struct.pack("<4i", 0, 0, side - 1, side - 1)))
 
 
+def attribute(name: bytes, kind: bytes, value: bytes) -> bytes:
+    return name + b"\0" + kind + b"\0" + struct.pack("<i", len(value)) + value
+
+
+def test_a_header_of_very_many_attributes_is_refused() -> None:
+    honest = written({"Z": METRES})
+    many = b"".join(attribute(b"a%d" % number, b"int", bytes(4)) for number in range(1000))
+    assert exr.read_size(honest[:8] + many + honest[8:]) == (2, 3)
+    with pytest.raises(UnsupportedMediaType, match="at most 1024 attributes"):
+        exr.read_size(honest[:8] + many + many + honest[8:])
+
+
+def test_very_many_parts_are_refused() -> None:
+    part = attribute(b"name", b"string", b"x") + b"\0"
+    with pytest.raises(UnsupportedMediaType, match="at most 1024 attributes"):
+        exr.read_size(exr.MAGIC + b"\x02\x10\0\0" + part * 1000 + b"\0")
+
+
+def test_very_many_channels_are_refused() -> None:
+    honest = written({"Z": METRES})
+    names = b"".join(b"c%05d\0" % number + struct.pack("<iIii", 2, 0, 1, 1) for number in range(5000)) + b"\0"
+    start = honest.index(b"channels\0chlist\0")
+    end = start + 17 + 4 + struct.unpack_from("<i", honest, start + 17)[0]
+    with pytest.raises(UnsupportedMediaType, match="channels"):
+        exr.read_size(honest[:start] + attribute(b"channels", b"chlist", names) + honest[end:])
+
+
 def test_other_pictures_are_refused() -> None:
     for data in (b"", b"\x89PNG\r\n\x1a\n", b"\x76\x2f\x31"):
         with pytest.raises(UnsupportedMediaType, match="by its first bytes"):
