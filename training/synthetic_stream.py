@@ -65,21 +65,75 @@ def shards_needed(config: TrainingConfig) -> dict[int, range]:
     return needed
 
 
-class SampleStream:
-    """The batches of a run, in order, from any step on; rendered and read ahead of the training. A context manager.
+class SceneReader:
+    """Rendered scenes in the order of `draw`, rendered ahead of whoever reads them. One owner, one thread.
 
     Processes that share a cache share the rendering as well.
     """
 
-    def __init__(self, config: TrainingConfig, cache: Path, share: Share = Share()) -> None:  # noqa: B008 - frozen
+    def __init__(self, config: StreamConfig, seed: int, cache: Path, share: Share) -> None:
         self._config = config
+        self._seed = seed
         self._cache = cache
         self._share = share
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="sample-stream")
-        self._ahead: dict[int, Future[Batch]] = {}
         self._renderer: RenderAhead | None = None
         self._folder: ShardFolder | None = None
         self._shards: dict[int, Samples] = {}
+
+    def read(self, height: int, positions: range, mine: range) -> Samples:
+        """The samples of some positions of the stream of a height. Cheap when they are asked for in order.
+
+        Args:
+            height: of the panoramas.
+            positions: of all processes.
+            mine: those of them that are this process's.
+
+        Raises:
+            TrainingError: a shard cannot be rendered or read.
+        """
+        drawn = draw(self._config, self._seed, height, positions.start, len(positions))
+        folder, renderer = self._open(height)
+        coming = range(drawn.shards.start, drawn.shards.stop + self._config.ahead)
+        renderer.request([index for index in coming if index % self._share.of == self._share.index])
+        stale = [index for index in self._shards if index < drawn.shards.start]
+        for index in stale:
+            del self._shards[index]
+        if stale and self._share.index == 0:
+            # Other processes may be a few steps behind in their reading, never a window.
+            behind = self._config.window if self._share.of > 1 else 0
+            folder.prune(drawn.shards.start - behind, self._config.cache_gb * 1e9)
+        places = drawn.places[mine.start - positions.start : mine.stop - positions.start]
+        for index in dict.fromkeys(places[:, 0].tolist()):
+            if index not in self._shards:
+                renderer.wait(index)
+                self._shards[index] = folder.load(index)
+        rows = [(self._shards[int(shard)], int(row)) for shard, row in places]
+        rgb = np.stack([samples.rgb[row] for samples, row in rows])
+        return Samples(rgb, np.stack([samples.depth[row] for samples, row in rows]))
+
+    def _open(self, height: int) -> tuple[ShardFolder, RenderAhead]:
+        if self._folder is None or self._renderer is None or self._folder.height != height:
+            if self._renderer is not None:
+                self._renderer.close()
+            self._shards.clear()
+            self._folder = ShardFolder(self._cache, self._config.kind, height, self._config.shard_size)
+            self._renderer = RenderAhead(self._folder, self._config.workers)
+        return self._folder, self._renderer
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+
+
+class SampleStream:
+    """The batches of a run, in order, from any step on; rendered and read ahead of the training. A context manager."""
+
+    def __init__(self, config: TrainingConfig, cache: Path, share: Share = Share()) -> None:  # noqa: B008 - frozen
+        self._config = config
+        self._share = share
+        self._scenes = SceneReader(config.stream, config.seed, cache, share)
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="sample-stream")
+        self._ahead: dict[int, Future[Batch]] = {}
 
     def manifest(self) -> Mapping[str, object]:
         """Which scenes the run sees: they follow from their seeds, the renderer and the configuration."""
@@ -99,39 +153,11 @@ class SampleStream:
         return batch
 
     def _read(self, step: int) -> Batch:
-        """Runs in the reader's thread, which alone touches the shards and the renderer."""
-        stream = self._config.stream
+        """Runs in the reader's thread, which alone touches the scenes."""
         position, phase = self._config.phase_at(step)
-        drawn = draw(stream, self._config.seed, phase.height, position, phase.batch)
-        folder, renderer = self._open(phase.height)
-        coming = range(drawn.shards.start, drawn.shards.stop + stream.ahead)
-        renderer.request([index for index in coming if index % self._share.of == self._share.index])
-        stale = [index for index in self._shards if index < drawn.shards.start]
-        for index in stale:
-            del self._shards[index]
-        if stale and self._share.index == 0:
-            # Other processes may be a few steps behind in their reading, never a window.
-            behind = stream.window if self._share.of > 1 else 0
-            folder.prune(drawn.shards.start - behind, stream.cache_gb * 1e9)
-        mine = self._share.rows(phase.batch)
-        places = drawn.places[mine.start : mine.stop]
-        for index in dict.fromkeys(places[:, 0].tolist()):
-            if index not in self._shards:
-                renderer.wait(index)
-                self._shards[index] = folder.load(index)
-        rows = [(self._shards[int(shard)], int(row)) for shard, row in places]
-        rgb = np.stack([samples.rgb[row] for samples, row in rows])
-        return Batch.of(Samples(rgb, np.stack([samples.depth[row] for samples, row in rows])))
-
-    def _open(self, height: int) -> tuple[ShardFolder, RenderAhead]:
-        if self._folder is None or self._renderer is None or self._folder.height != height:
-            if self._renderer is not None:
-                self._renderer.close()
-            self._shards.clear()
-            stream = self._config.stream
-            self._folder = ShardFolder(self._cache, stream.kind, height, stream.shard_size)
-            self._renderer = RenderAhead(self._folder, stream.workers)
-        return self._folder, self._renderer
+        rows = self._share.rows(phase.batch)
+        mine = range(position + rows.start, position + rows.stop)
+        return Batch.of(self._scenes.read(phase.height, range(position, position + phase.batch), mine))
 
     def __enter__(self) -> Self:
         return self
@@ -140,5 +166,4 @@ class SampleStream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._reader.shutdown(wait=True, cancel_futures=True)
-        if self._renderer is not None:
-            self._renderer.close()
+        self._scenes.close()
