@@ -9,6 +9,7 @@ idle service a panorama therefore waits for nothing, and under load batches grow
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor
@@ -23,6 +24,8 @@ from dap.errors import DapError, DeviceLost, EngineError, EngineUnavailable, Not
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+# Seconds on the engine; depth and range probabilities of each panorama, None where they are not finite.
+_Answers = tuple[float, list[tuple[Floats, Floats] | None]]
 
 _IN_TIME = 0.7  # of its time may a panorama wait: batches take longer at times, and it is to be encoded, too
 
@@ -195,10 +198,13 @@ class Batcher:
         return await item.answer
 
     async def _work(self) -> None:
-        """Every lane. Where one dies, all do."""
+        """Every lane, and of several one more, which has the next panorama ready for the lane that is free first.
+
+        Where one dies, all do.
+        """
         try:
             async with asyncio.TaskGroup() as lanes:
-                for _ in range(self._limits.lanes):
+                for _ in range(self._limits.lanes + (self._limits.lanes > 1)):
                     lanes.create_task(self._work_lane())
         except ExceptionGroup as failures:
             first = failures.exceptions[0]
@@ -241,28 +247,31 @@ class Batcher:
     async def _run(self, batch: Sequence[_Item]) -> None:
         """Run a batch. Where it fails, run its halves: a bad panorama, or one too many for the device, fails alone."""
         loop = asyncio.get_running_loop()
-        started = loop.time()
         try:
-            answers = await self._on_engine([item.panorama for item in batch])
+            panoramas = [item.panorama for item in batch]
+            seconds, answers = await self._on_engine(panoramas, lambda: not all(item.is_abandoned for item in batch))
         except EngineUnavailable:
             raise  # The device is gone for good, and this task with it.
         except Exception as error:  # noqa: BLE001 - whatever one panorama does to the engine, the others live on
             await self._run_halves(batch, error)
             return
-        seconds = loop.time() - started
+        if not answers:
+            return
+        ended = loop.time()
         self._observe(len(batch), seconds)
         for item, answer in zip(batch, answers, strict=True):
             if answer is None:
                 item.fail(EngineError("the model gave NaN or infinity for this panorama"))
             elif not item.is_abandoned:
-                item.answer.set_result(Inferred(*answer, queue_s=started - item.arrived, inference_s=seconds))
+                queue_s = max(0.0, ended - item.arrived - seconds)
+                item.answer.set_result(Inferred(*answer, queue_s, inference_s=seconds))
 
-    async def _on_engine(self, panoramas: Sequence[Pixels]) -> list[tuple[Floats, Floats] | None]:
+    async def _on_engine(self, panoramas: Sequence[Pixels], is_wanted: Callable[[], bool] = lambda: True) -> _Answers:
         limit_s = self._limits.run_s
         try:
             async with asyncio.timeout(limit_s) as limit:
                 loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._threads, _infer, self._engine, panoramas)
+                return await loop.run_in_executor(self._threads, _infer, self._engine, panoramas, is_wanted)
         except TimeoutError:
             if not limit.expired():
                 raise  # the engine's own
@@ -333,10 +342,14 @@ class Place:
         return await self._infer(panorama)
 
 
-def _infer(engine: Engine, panoramas: Sequence[Pixels]) -> list[tuple[Floats, Floats] | None]:
-    """On the engine's thread: depth and range probabilities of each panorama, None where they are not finite."""
+def _infer(engine: Engine, panoramas: Sequence[Pixels], is_wanted: Callable[[], bool]) -> _Answers:
+    """In a thread of the engine: what it takes, and what it says of each panorama; nothing if nobody wants it now."""
+    if not is_wanted():
+        return 0.0, []
+    started = time.perf_counter()
     inference = engine.infer(np.stack(panoramas))
-    return [
+    seconds = time.perf_counter() - started
+    return seconds, [
         (depth, in_range) if np.isfinite(depth).all() and np.isfinite(in_range).all() else None
         for depth, in_range in zip(inference.depth, inference.in_range, strict=True)
     ]

@@ -118,12 +118,25 @@ class TestLanes:
     async def test_as_many_panoramas_run_at_a_time_as_there_are_lanes(self, engine) -> None:
         async with running(engine, self.LIMITS) as batcher:
             async with busy(engine, batcher):
-                waiting = submit(batcher, panorama(2), panorama(4))
+                waiting = submit(batcher, panorama(2), panorama(4), panorama(6))
                 await asyncio.to_thread(engine.entered.acquire)
                 assert [reds(batch) for batch in engine.batches] == [[0], [2]]
-                assert batcher.queued_items == 1
+                assert batcher.queued_items == 1  # and one is at hand for the lane that is free first
             answers = await asyncio.gather(*waiting)
-        assert [answer.depth[0, 0] for answer in answers] == [1.0, 2.0]
+        assert [answer.depth[0, 0] for answer in answers] == [1.0, 2.0, 3.0]
+
+    async def test_the_one_that_is_at_hand_never_reaches_the_engine_if_it_is_abandoned(self, engine) -> None:
+        async with running(engine, self.LIMITS) as batcher:
+            async with busy(engine, batcher):
+                (running_too,) = submit(batcher, panorama(2))
+                await asyncio.to_thread(engine.entered.acquire)
+                (at_hand,) = submit(batcher, panorama(4))
+                await asyncio.sleep(0.01)
+                at_hand.cancel()
+                await outcomes([at_hand])
+            await running_too
+            await infer(batcher, panorama(6))
+        assert [reds(batch) for batch in engine.batches] == [[0], [2], [6]]
 
     async def test_the_next_one_does_not_wait_for_the_slower_lane(self, engine) -> None:
         stuck = threading.Event()
