@@ -84,6 +84,9 @@ def jpeg_of(width: int, height: int, **options: object) -> bytes:
 def jpeg_of_scans(width: int, height: int, scans: int, progressive: bool = False) -> bytes:
     """A JPEG with that many scans of a byte each; a decoder passes over the whole picture for each."""
     data = jpeg_of(width, height, progressive=progressive)
+    if not progressive:
+        # A decoder that finds all components in the first scan looks for no other.
+        data = data[: data.index(b"\xff\xda")] + data[-2:]
     components = b"\x01\x01\x00" + (b"\x01\x3f\x00" if progressive else b"\x00\x3f\x00")
     return data[:-2] + (b"\xff\xda\x00\x08" + components + b"\x00") * scans + data[-2:]
 
@@ -239,6 +242,9 @@ def odd_truths() -> dict[str, bytes]:
         found[f"EXR {name}"] = exr(one_value)
         found[f"npy {name}"] = npy(shaped % ("<f4", "16, 32"), one_value.tobytes())
     found |= {
+        "EXR of very many attributes": honest_exr[:8]
+        + b"".join(b"a%d\0int\0\x04\0\0\0abcd" % number for number in range(50_000))
+        + honest_exr[8:],
         "npy of doubles that no float holds": npy(shaped % ("<f8", "16, 32"), np.full(512, 1e300).tobytes()),
         "npy that says it is huge": npy(shaped % ("<f4", "999999999, 999999999")),
         "npy 0x0": npy(shaped % ("<f4", "0, 0")),

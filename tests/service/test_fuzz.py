@@ -44,12 +44,12 @@ FORM = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
 async def client(serving) -> AsyncIterator[httpx.AsyncClient]:
     tight = {
         "max_requests": 1,
-        "max_body_bytes": 2**21,
-        "max_bytes_in_progress": 2**21,
+        "max_body_bytes": 2**20,
+        "max_bytes_in_progress": 2**20,
         "max_queued_pixels": 2 * 64 * 32,
         "max_image_pixels": 2**16,
         "max_output_pixels": 2**16,
-        "max_answer_bytes_in_progress": 2**21,
+        "max_answer_bytes_in_progress": 2**14,
     }
     async with serving(**tight) as client:
         yield client
