@@ -251,7 +251,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         # Pillow clips 16-bit grey to 255; 65535 is the white of a 16-bit PNG, and 257 = 65535 / 255.
         return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")  # it would be copied
         black = Image.new("RGB", image.size)
         black.paste(rgba, mask=rgba)
         return black
