@@ -6,7 +6,6 @@ and then never again.
 """
 
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,10 +17,9 @@ import numpy.typing as npt
 
 from training.batches import Batch, Share
 from training.config import StreamConfig, TrainingConfig
+from training.read_ahead import ReadAhead
 from training.shards import RenderAhead, Samples, ShardFolder
 from training.synthetic import RENDERER_VERSION
-
-PREFETCHED_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -132,8 +130,7 @@ class SampleStream:
         self._config = config
         self._share = share
         self._scenes = SceneReader(config.stream, config.seed, cache, share)
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="sample-stream")
-        self._ahead: dict[int, Future[Batch]] = {}
+        self._ahead = ReadAhead(self._read, config.steps)
 
     def manifest(self) -> Mapping[str, object]:
         """Which scenes the run sees: they follow from their seeds, the renderer and the configuration."""
@@ -145,12 +142,7 @@ class SampleStream:
         Raises:
             TrainingError: a shard cannot be rendered or read.
         """
-        for coming in range(step, max(step, min(step + PREFETCHED_STEPS, self._config.steps - 1)) + 1):
-            if coming not in self._ahead:
-                self._ahead[coming] = self._reader.submit(self._read, coming)
-        batch = self._ahead.pop(step).result()
-        self._ahead = {number: future for number, future in self._ahead.items() if number > step}
-        return batch
+        return self._ahead.batch(step)
 
     def _read(self, step: int) -> Batch:
         """Runs in the reader's thread, which alone touches the scenes."""
@@ -165,5 +157,5 @@ class SampleStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._reader.shutdown(wait=True, cancel_futures=True)
+        self._ahead.close()
         self._scenes.close()
