@@ -1,7 +1,8 @@
 """DAP, Depth Any Panoramas (arXiv 2512.16913): an encoder, a depth head and a range mask head, in metres."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,11 @@ class DapNetwork(nn.Module):
         self.config = config
         self.encoder = _encoder(config)
         self.depth_head = _head(config, self.encoder.channels, outputs=1, narrow=False)
-        self.mask_head = _head(config, self.encoder.channels, outputs=len(config.thresholds), narrow=True)
+        self.mask_head, *added = (
+            _head(config, self.encoder.channels, outputs=len(thresholds), narrow=True)
+            for thresholds in config.mask_heads
+        )
+        self.added_mask_heads = nn.ModuleList(added)
         if config.depth_activation == "log":
             # Start at the depth of a room, about 1.8 m, not in the middle of the logarithmic range.
             start = math.log(1.8 / config.near_m) / math.log(config.far_m / config.near_m)
@@ -61,7 +66,20 @@ class DapNetwork(nn.Module):
             raise InvalidParameter(f"Height and width must be multiples of {PATCH}; the image is {height}x{width}.")
         taps = self.encoder(images)
         depth, log_depth = self._activate(self.depth_head(taps, (height, width))[:, 0].float())
-        return NetworkOutput(depth, log_depth, self.mask_head(taps, (height, width)).float())
+        return NetworkOutput(depth, log_depth, self._range_logits(taps, (height, width)).float())
+
+    @property
+    def mask_heads(self) -> list[DptHead]:
+        """The range mask heads, in the order of `NetworkConfig.mask_heads`."""
+        return [self.mask_head, *cast("Iterable[DptHead]", self.added_mask_heads)]
+
+    def _range_logits(self, taps: list[Tensor], size: tuple[int, int]) -> Tensor:
+        logits: Tensor = self.mask_head(taps, size)
+        if not self.added_mask_heads:
+            return logits
+        logits = torch.cat([logits, *(head(taps, size) for head in self.added_mask_heads)], dim=1)
+        channels = [threshold for head in self.config.mask_heads for threshold in head]
+        return logits[:, [channels.index(threshold) for threshold in self.config.thresholds]]
 
     def _activate(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         near, far = self.config.near_m, self.config.far_m

@@ -102,3 +102,19 @@ def test_stretching_n_minus_1_tokens_to_n_follows_half_pixel_centres() -> None:
     with pytest.raises(InvalidParameter, match="perfect square"):
         stretch_tokens(torch.zeros(1, 5, 1))
     torch.testing.assert_close(stretch_tokens(tokens), expected)
+
+
+def test_added_mask_heads_give_channels_that_ascend_with_those_of_the_first() -> None:
+    """Two heads were added: for 10 and 50 m, and for 20 m. The first has 100 m and what comes below all of them."""
+    config = NetworkConfig(
+        encoder="hybrid-xs", thresholds=(5.0, 10.0, 20.0, 50.0, 100.0), added_thresholds=((10.0, 50.0), (20.0,))
+    )
+    assert config.mask_heads == ((5.0, 100.0), (10.0, 50.0), (20.0,))
+    network = lively(config)
+    image = torch.randn(1, 3, 32, 64)
+    with torch.inference_mode():
+        taps = network.encoder(image)
+        first, second, third = (head(taps, (32, 64)) for head in network.mask_heads)
+        logits = network(image).range_logits
+    expected = [first[:, 0], second[:, 0], third[:, 0], second[:, 1], first[:, 1]]
+    assert torch.equal(logits, torch.stack(expected, dim=1))
