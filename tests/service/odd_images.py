@@ -106,7 +106,7 @@ def bombs(width: int, height: int) -> dict[str, bytes]:
     return {
         "a JPEG that says it is large": jpeg_of(width, height),
         "a progressive JPEG that says so": jpeg_of(width, height, progressive=True),
-        "a JPEG of 5000 scans": jpeg_of_scans(width, height, 5000),
+        "a JPEG of 20000 scans": jpeg_of_scans(width, height, 20_000),
         "a progressive JPEG of 5000 scans": jpeg_of_scans(width, height, 5000, progressive=True),
         "a progressive JPEG of 90 scans": jpeg_of_scans(width, height, 80, progressive=True),
         "a JPEG of a megabyte of 0xff": b"\xff\xd8" + b"\xff" * 2**20 + b"\x00",
