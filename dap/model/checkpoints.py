@@ -1,9 +1,11 @@
 """Reading and writing weights: the official layout, and ours.
 
 Official: a state dict in `model.pth` (or the same names in safetensors), each name with or without a leading
-    `module.`. Ours: safetensors with the
-network's configuration in the file's metadata. Both are read strictly: a missing, unexpected or misshapen tensor is
-an error that lists the names. Nothing is ever unpickled but plain tensors (`weights_only`).
+    `module.`. Ours: safetensors with the network's configuration in the file's metadata. DINOv3: an encoder alone, in
+    the names of Meta's release or in those of transformers.
+
+All are read strictly: a missing, unexpected or misshapen tensor is an error that lists the names. Nothing is ever
+unpickled but plain tensors (`weights_only`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,9 +20,22 @@ from torch import Tensor
 from dap.errors import ModelFileInvalid, ModelFileMissing
 from dap.model.config import CONFIG_KEY, EncoderName, NetworkConfig
 from dap.model.dap import DapNetwork
-from dap.model.vit import VIT_SHAPES
+from dap.model.vit import VIT_SHAPES, VisionTransformer
 
 _LISTED = 12
+_TRANSFORMERS_NAMES = {
+    "attn.proj": "attention.o_proj",
+    "ls1.gamma": "layer_scale1.lambda1",
+    "ls2.gamma": "layer_scale2.lambda1",
+    "mlp.fc1": "mlp.up_proj",
+    "mlp.fc2": "mlp.down_proj",
+}
+_TRANSFORMERS_ROOTS = {
+    "cls_token": "embeddings.cls_token",
+    "storage_tokens": "embeddings.register_tokens",
+    "patch_embed.weight": "embeddings.patch_embeddings.weight",
+    "patch_embed.bias": "embeddings.patch_embeddings.bias",
+}
 _MASK_SIGN = ("mask_head.output_conv2.2.weight", "mask_head.output_conv2.2.bias")
 
 
@@ -121,6 +136,80 @@ def official_name(ours: str) -> str:
     if kind == "fusions":
         return f"core.{part}.scratch.refinenet{int(tail[0]) + 1}.{'.'.join(tail[1:])}"
     return f"core.{part}.scratch.{rest}"
+
+
+def load_dinov3(encoder: VisionTransformer, path: Path | str) -> None:
+    """Give an encoder the published DINOv3 weights of its size; `tap_norm`, which DINOv3 lacks, stays as it is.
+
+    The file is Meta's (`dinov3_vits16_pretrain_lvd1689m-....pth`) or that of transformers (`model.safetensors`), which
+    has queries, keys and values apart and no bias of the keys, since DINOv3 masks it.
+
+    Raises:
+        ModelFileMissing: there is no such file.
+        ModelFileInvalid: not DINOv3 weights, or of another size; the message lists the names that are wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFileMissing(f"There is no file {path}.")
+    state = _read_safetensors(path)[0] if path.suffix == ".safetensors" else _read_pickle(path)
+    own = encoder.state_dict()
+    encoder.load_state_dict({**own, **from_dinov3(state, own)})
+
+
+def from_dinov3(state: Mapping[str, Tensor], encoder: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a DINOv3 file under the names of our encoder.
+
+    Args:
+        state: of the file, in either layout.
+        encoder: state of the encoder that they are for; only its shapes are looked at, and its masks and rotary
+            periods, which transformers does not store.
+
+    Raises:
+        ModelFileInvalid: see `load_dinov3`.
+    """
+    ours = {name: tensor for name, tensor in encoder.items() if not name.startswith("tap_norm.")}
+    width = ours["cls_token"].shape[-1]
+    # Meta's file has the rotary periods; an encoder whose longitude is a circle has other ones, which are in no file.
+    if "cls_token" in state:
+        parts = {name: _meta_names(name) for name in ours}
+        periods = state["rope_embed.periods"].shape if "rope_embed.periods" in state else torch.Size()
+        unused = {"mask_token": torch.Size((1, width)), "rope_embed.periods": periods}
+    else:
+        # Since version 5 transformers keeps the blocks in `model`.
+        state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+        parts = {name: _transformers_names(name) for name in ours if not name.endswith((".bias_mask", ".periods"))}
+        unused = {"embeddings.mask_token": torch.Size((1, 1, width))}
+    expected = {
+        name: torch.Size((tensor.shape[0] // len(names), *tensor.shape[1:]))
+        for ours_name, names in parts.items()
+        for tensor in [ours[ours_name]]
+        for name in names
+        if name
+    }
+    _check(unused | expected, {name: tensor.shape for name, tensor in state.items()})
+    return {name: _joined(state, names) for name, names in parts.items()}
+
+
+def _meta_names(ours: str) -> tuple[str, ...]:
+    return (ours.replace("patch_embed.", "patch_embed.proj."),)
+
+
+def _transformers_names(ours: str) -> tuple[str, ...]:
+    """The names in transformers' layout of what one of our tensors holds, one after the other; empty for zeros."""
+    if not ours.startswith("blocks."):
+        return (_TRANSFORMERS_ROOTS.get(ours, ours),)
+    _, block, *rest = ours.split(".")
+    tail = ".".join(rest)
+    if rest[:2] == ["attn", "qkv"]:
+        apart = [f"layer.{block}.attention.{part}_proj.{rest[2]}" for part in "qkv"]
+        return (apart[0], "" if rest[2] == "bias" else apart[1], apart[2])
+    for own, theirs in _TRANSFORMERS_NAMES.items():
+        tail = tail.replace(own, theirs)
+    return (f"layer.{block}.{tail}",)
+
+
+def _joined(state: Mapping[str, Tensor], names: tuple[str, ...]) -> Tensor:
+    return torch.cat([(state[name] if name else torch.zeros_like(state[names[0]])).float() for name in names])
 
 
 def _unused_official(used: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
