@@ -1,11 +1,13 @@
 """`dap train`: renders scenes ahead, trains, evaluates."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 import click
 import torch
@@ -15,11 +17,12 @@ from dap.errors import TrainingError
 from dap.model.checkpoints import load_network
 from dap.options import option, threads_option
 from dap.progress import log_to_stderr, progress
-from training.config import PRESETS, Phase, TrainingConfig
+from training.config import PRESETS, Initial, Phase, TrainingConfig
+from training.distributed import Process, this_process
 from training.evaluate import LabelledPanorama, evaluate, read_folder
 from training.run_log import strict_json
 from training.shards import RenderAhead, ShardFolder
-from training.synthetic_stream import shards_needed
+from training.synthetic_stream import SampleStream, shards_needed
 from training.trainer import CONFIG_FILE, latest_checkpoint, read_progress
 from training.trainer import train as run_training
 
@@ -59,7 +62,8 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
             option("--preset", type=click.Choice(sorted(PRESETS)), default="dap-s"),
             option("--phase", "phases", type=PhaseType(), multiple=True, help=_PHASE_HELP),
             option("--activation", type=click.Choice(["linear", "log"]), help="Of depth."),
-            option("--initial", type=click.Choice(["random", "imagenet"]), help="What the encoder starts from."),
+            option("--initial", type=click.Choice(get_args(Initial)), help="What the network starts from."),
+            option("--weights", help="File that --initial dinov3 or --initial model starts from."),
             option("--encoder", help="Of the network, as dap.model.config names them."),
             option("--learning-rate", type=float, help="At the plateau."),
             option("--cooldown", type=int, help="Steps over which the learning rate falls to zero at the end."),
@@ -74,6 +78,17 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             option("--channels-last/--contiguous", default=None, help="Memory layout of the network."),
             option("--compile/--eager", default=None, help="Run the network through torch.compile."),
+            option("--accumulate", type=int, help="Parts of a batch that run one after the other, for less memory."),
+            option(
+                "--checkpoint-activations/--keep-activations",
+                default=None,
+                help="Compute activations again in the backward pass: less memory, a third more time.",
+            ),
+            option(
+                "--sharded/--replicated",
+                default=None,
+                help="Under torchrun: spread the network over the processes (FSDP2), or give each all of it (DDP).",
+            ),
             option(
                 "--cache",
                 type=click.Path(path_type=Path, file_okay=False),
@@ -149,6 +164,8 @@ def dap_s(
 ) -> None:
     """Train the bundled model from scratch, on rendered scenes only.
 
+    Under torchrun the processes share every batch, and the model comes out the same.
+
     The run's folder holds its configuration, log, checkpoints, previews and, at the end, model.safetensors.
     """
     folder = runs / run
@@ -162,17 +179,29 @@ def dap_s(
         if checkpoint is None:
             raise TrainingError("--finish-now goes with --resume")
         config = config.finishing(read_progress(checkpoint).step)
-    torch.set_num_threads(threads or available_cores())
+    # torchrun says how many processes share the machine.
+    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(threads or max(1, available_cores() // neighbours))
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    with ExitStack() as stack:
+        process = stack.enter_context(this_process(torch.device(automatic if device == "auto" else device)))
+        source = stack.enter_context(SampleStream(config, cache, process.share))
+        advance = stack.enter_context(_bar(config.steps, process))
+        advance(read_progress(checkpoint).step if checkpoint else 0)
+        sets = _sets(config, cache, dev_folder) if process.leads else {}
+        run_training(config, folder, source, process, sets, on_step=lambda: advance(1))
+
+
+def _bar(steps: int, process: Process) -> AbstractContextManager[Callable[[int], None]]:
+    """Without a terminal the run's own log lines say how far it is."""
+    return progress("training", steps) if process.leads and sys.stderr.isatty() else nullcontext(lambda _: None)
+
+
+def _sets(config: TrainingConfig, cache: Path, dev_folder: Path | None) -> dict[str, list[LabelledPanorama]]:
     sets = {"rendered": validation_scenes(config, cache)}
     if dev_folder is not None:
         sets["dev"] = read_folder(dev_folder)
-    # Without a terminal the run's own log lines say how far it is.
-    bar = progress("training", config.steps) if sys.stderr.isatty() else nullcontext(lambda _: None)
-    with bar as advance:
-        advance(read_progress(checkpoint).step if checkpoint else 0)
-        automatic = "cuda" if torch.cuda.is_available() else "cpu"
-        place = torch.device(automatic if device == "auto" else device)
-        run_training(config, folder, cache, place, sets, on_step=lambda: advance(1))
+    return sets
 
 
 def validation_scenes(config: TrainingConfig, cache: Path) -> list[LabelledPanorama]:

@@ -15,6 +15,8 @@ from training.synthetic.sampling import Kind
 
 Config = TypeVar("Config")
 
+Initial = Literal["random", "imagenet", "dinov3", "model"]
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -237,6 +239,19 @@ class AugmentationConfig:
 
 
 @dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters with a learning rate of their own.
+
+    Attributes:
+        pattern: regular expression that their names begin with; a parameter belongs to the first group that it fits.
+        lr_scale: factor on the learning rate.
+    """
+
+    pattern: str
+    lr_scale: float
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW under a warm-up, constant, cool-down schedule.
 
@@ -252,8 +267,10 @@ class OptimizerConfig:
             each phase, since what was learnt at another size is soon out of date (measured 300 steps into a second
             phase, when the mean ran on: delta1 on rendered scenes .42 of the mean, .72 of the parameters).
         bad_steps: a step whose loss or gradient is not finite is skipped; more of them than this end the run.
-        pretrained_lr_scale: factor on the learning rate of weights that were learnt before (`initial`), which also do
-            not decay: what they know of photographs is not to be unlearnt on rendered scenes.
+        pretrained_lr_scale: factor on the learning rate of weights that were learnt on photographs (`initial`), which
+            also do not decay: what they know is not to be unlearnt on rendered scenes.
+        groups: take the place of `pretrained_lr_scale`. All that is trained belongs to one of them.
+        frozen: regular expressions; parameters whose names begin with one keep their values.
     """
 
     learning_rate: float = 1e-3
@@ -265,6 +282,23 @@ class OptimizerConfig:
     ema: float = 0.999
     bad_steps: int = 20
     pretrained_lr_scale: float = 0.1
+    groups: tuple[ParameterGroup, ...] = ()
+    frozen: tuple[str, ...] = ()
+
+
+# Adam at 5e-6 in the encoder and 5e-5 in the rest, as the paper has it (arXiv 2512.16913). Schedule, clipping and
+# averaging are not published: a constant rate after a warm-up is a choice, and a cool-down can be had at any resume.
+OPTIMIZER_PRESETS: dict[str, OptimizerConfig] = {
+    "dap-s": OptimizerConfig(),
+    "paper": OptimizerConfig(
+        learning_rate=5e-5,
+        weight_decay=0.0,
+        betas=(0.9, 0.999),
+        warmup_steps=1000,
+        cooldown_steps=0,
+        groups=(ParameterGroup(r"encoder\.", 0.1), ParameterGroup(r"depth_head\.|(added_)?mask_heads?\.", 1.0)),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -293,12 +327,20 @@ class TrainingConfig:
     Attributes:
         network: what is trained.
         phases: resolutions, one after the other.
-        initial: what the encoder starts from: `random` numbers, or the weights that `imagenet` taught its convolutions.
+        initial: what the network starts from: `random` numbers; in the encoder the weights that `imagenet` taught its
+            convolutions, or those of a `dinov3` file; or a whole `model` of ours.
+        weights: file of the `dinov3` weights or the `model`.
         seed: of the initial parameters, the order of the samples and the augmentation. Scenes have seeds of their own.
         precision: `bf16` runs the network under autocast; parameters and losses stay float32. `auto` does so on a GPU
             and computes in float32 on a CPU.
         channels_last: memory layout of the network.
         compile: run the network through torch.compile.
+        accumulate: parts of a process's share of a batch that run one after the other, for the memory of one; the
+            gradient is that of the whole.
+        checkpoint_activations: keep only what goes into each transformer block, and compute the rest again in the
+            backward pass: about a third more time for a fraction of the memory.
+        sharded: spread parameters, gradients and optimizer over the processes (FSDP2), for encoders that one device
+            does not hold; otherwise each process has all of them (DDP).
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -308,11 +350,15 @@ class TrainingConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
-    initial: Literal["random", "imagenet"] = "random"
+    initial: Initial = "random"
+    weights: str = ""
     seed: int = 0
     precision: Literal["auto", "float32", "bf16"] = "auto"
     channels_last: bool = False
     compile: bool = False
+    accumulate: int = 1
+    checkpoint_activations: bool = False
+    sharded: bool = False
 
     def __post_init__(self) -> None:
         if not self.phases:
@@ -322,6 +368,12 @@ class TrainingConfig:
                 raise TrainingError(
                     f"a phase has a height that is a multiple of {PATCH}, a step and a sample at least; not {phase}"
                 )
+            if phase.batch < self.accumulate or self.accumulate < 1:
+                raise TrainingError(f"a batch of {phase.batch} cannot be accumulated in {self.accumulate} parts")
+        if (self.initial in ("dinov3", "model")) != bool(self.weights):
+            raise TrainingError(f"dinov3 and model start from a file of weights: {self.initial}, {self.weights!r}")
+        if self.sharded and self.channels_last:
+            raise TrainingError("sharded parameters are contiguous: they cannot be channels_last")
         stream = self.stream
         if stream.passes < 1 or stream.window < 1 or stream.window % stream.passes:
             raise TrainingError(

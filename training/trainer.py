@@ -1,6 +1,7 @@
 """The one training loop: it reads from top to bottom in `train`; the rest of the module is what it calls."""
 
 import copy
+import functools
 import json
 import logging
 import os
@@ -10,28 +11,44 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from dap.errors import TrainingError
 from dap.model.checkpoints import load_network, save_network
 from dap.model.dap import DapNetwork
-from training.augmentation import augment, step_generator
+from training.augmentation import augment_each
+from training.batches import Batch, Source
 from training.config import TrainingConfig
+from training.datasets.shards import sha256_of
+from training.distributed import (
+    Process,
+    gathered,
+    gathered_state,
+    gradients,
+    load_optimizer,
+    local,
+    same_everywhere,
+    spread,
+    total,
+    whole,
+)
 from training.evaluate import LabelledPanorama, evaluate
 from training.losses import training_loss
-from training.pretrained import pretrained_parameters, start_from_imagenet
-from training.preview import write_preview
-from training.run_log import RunLog
-from training.synthetic_stream import SampleStream
+from training.optimizer import freeze, make_optimizer
+from training.pretrained import initial_network
+from training.preview import preview
+from training.run_log import RunLog, open_board
 
 NETWORK_FILE = "network.safetensors"
 AVERAGE_FILE = "average.safetensors"
 OPTIMIZER_FILE = "optimizer.pt"
 STATE_FILE = "state.json"
 CONFIG_FILE = "config.json"
+DATA_FILE = "data.json"
 ENVIRONMENT_FILE = "environment.json"
 
 _log = logging.getLogger(__name__)
@@ -58,18 +75,20 @@ class Learner:
         network: the parameters that are trained.
         average: their running mean, which is evaluated and exported.
         optimizer: AdamW over the network's parameters.
+        replica: what runs the network: it itself, or what joins its gradients with those of other processes.
     """
 
     network: DapNetwork
     average: DapNetwork
     optimizer: torch.optim.Optimizer
+    replica: nn.Module
 
 
 def train(
     config: TrainingConfig,
     folder: Path,
-    cache: Path,
-    device: torch.device,
+    source: Source,
+    process: Process,
     sets: dict[str, list[LabelledPanorama]],
     on_step: Callable[[], None] = lambda: None,
 ) -> DapNetwork:
@@ -77,112 +96,147 @@ def train(
 
     Args:
         config: of the run.
-        folder: the run's: configuration, log, checkpoints, previews, and at the end `model.safetensors`.
-        cache: of rendered shards; may be shared by runs.
-        device: where the network runs.
-        sets: named panoramas that are evaluated on from time to time.
+        folder: the run's: configuration, log, checkpoints, previews, and at the end `model.safetensors`. Several
+            processes read the same one; the leader writes.
+        source: of this process's share of the batches.
+        process: this one.
+        sets: named panoramas that the leader evaluates on from time to time.
         on_step: called after each step.
 
     Returns:
-        The running mean of the parameters, in evaluation mode.
+        The running mean of the parameters, in evaluation mode; of a sharded network only the leader has all of it.
 
     Raises:
-        TrainingError: too many steps were not finite, or a checkpoint or shard cannot be used.
+        TrainingError: too many steps were not finite, or a checkpoint or a batch cannot be used.
     """
-    learner, progress = start(config, folder, device)
-    record_run(folder, config)
-    forward = torch.compile(learner.network, dynamic=False) if config.compile else learner.network
-    log = RunLog(folder / "log.jsonl", config.report.log)
-
-    with SampleStream(config, cache) as stream:
+    learner, progress = start(config, folder, process)
+    if process.leads:
+        record_run(folder, config, source, process)
+    with open_log(config, folder, process, progress.step) as log:
         while progress.step < config.steps:
             step = progress.step
             torch.manual_seed(config.seed * 1_000_003 + step)
             with log.waiting():
-                batch = stream.batch(step).to(device)
-            example = augment(batch, config.augmentation, step_generator(config.seed, step))
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.uses_bf16(device.type)):
-                output = forward(example.images)
-            loss, terms = training_loss(output, example.truth, config.network.thresholds, config.loss)
+                batch = source.batch(step)
+            losses = descend(config, learner, batch, step, process)
             rate = config.learning_rate_at(step)
-            norm, moved = update(learner, loss, config.optimizer.clip, rate, config.average_decay_at(step))
+            norm, moved = update(learner, losses["loss"], config.optimizer.clip, rate, config.average_decay_at(step))
 
             progress = Progress(step + 1, progress.bad_steps + (not moved))
             if progress.bad_steps > config.optimizer.bad_steps:
                 raise TrainingError(f"{progress.bad_steps} steps had no finite loss and gradient, the last at {step}")
             facts = {"gradient_norm": norm, "learning_rate": rate, "bad_steps": progress.bad_steps}
-            log.step(progress.step, len(batch.rgb), {"loss": loss.detach(), **terms}, facts)
+            log.step(progress.step, config.phase_at(step)[1].batch, losses, facts)
             if due(progress.step, config.report.evaluate, config.steps):
-                report(config, folder, log, learner.average, progress.step, sets)
+                report(config, folder, log, learner.average, progress.step, sets, process)
             if due(progress.step, config.report.checkpoint, config.steps):
-                save_checkpoint(folder, learner, progress, config.report.keep)
+                save_checkpoint(folder, learner, progress, config.report.keep, process)
             on_step()
 
-    size = (config.phases[-1].height, 2 * config.phases[-1].height)
-    described = {"dap.name": folder.name, "dap.input_size": json.dumps(size), "dap.training_steps": str(progress.step)}
-    save_network(learner.average, folder / "model.safetensors", described)
-    return learner.average.eval()
+    average = gathered(learner.average, process).eval()
+    if process.leads:
+        size = (config.phases[-1].height, 2 * config.phases[-1].height)
+        described = {"dap.name": folder.name, "dap.input_size": json.dumps(size)}
+        steps = {"dap.training_steps": str(progress.step)}
+        save_network(average, folder / "model.safetensors", described | steps)
+    return average
 
 
-def start(config: TrainingConfig, folder: Path, device: torch.device) -> tuple[Learner, Progress]:
-    """The latest checkpoint of the folder, or fresh parameters drawn from the configuration's seed."""
+def start(config: TrainingConfig, folder: Path, process: Process) -> tuple[Learner, Progress]:
+    """The latest checkpoint of the folder, or what the configuration says to start from.
+
+    Raises:
+        TrainingError: the checkpoint is of another network, or the processes do not see the same one.
+    """
     checkpoint = latest_checkpoint(folder)
     if checkpoint is None:
-        torch.manual_seed(config.seed)
-        network = DapNetwork(config.network)
-        if config.initial == "imagenet":
-            start_from_imagenet(network)
+        network = initial_network(config)
         average = copy.deepcopy(network)
     else:
         network, average = load_network(checkpoint / NETWORK_FILE), load_network(checkpoint / AVERAGE_FILE)
         if network.config != config.network:
             raise TrainingError(f"{checkpoint} holds {network.config}; the run asks for {config.network}")
+    progress = Progress() if checkpoint is None else read_progress(checkpoint)
+    if not same_everywhere(progress.step, process):
+        raise TrainingError(f"every process needs the same folder; {folder} is at step {progress.step} here only")
+
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     for module in (network, average):
-        module.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+        module.to(process.device).to(memory_format=layout)  # type: ignore[call-overload]
+    freeze(network, config)
     network.train()
     average.eval().requires_grad_(requires_grad=False)
-    learner = Learner(network, average, make_optimizer(network, config))
-    if checkpoint is None:
-        return learner, Progress()
-    learner.optimizer.load_state_dict(torch.load(checkpoint / OPTIMIZER_FILE, map_location=device, weights_only=True))
-    progress = read_progress(checkpoint)
-    _log.info("resumed %s at step %d of %d", folder.name, progress.step, config.steps)
+    if config.checkpoint_activations:
+        recompute_blocks(network)
+    replica = spread(network, process, sharded=config.sharded)
+    if config.sharded:
+        spread(average, process, sharded=True)
+    if config.compile:
+        replica.compile(dynamic=False)
+    learner = Learner(network, average, make_optimizer(network, config), replica)
+    if checkpoint is not None:
+        state = torch.load(checkpoint / OPTIMIZER_FILE, map_location=process.device, weights_only=True)
+        load_optimizer(learner.optimizer, state)
+        _log.info("resumed %s at step %d of %d", folder.name, progress.step, config.steps)
     return learner, progress
 
 
-def make_optimizer(network: DapNetwork, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW in groups: what is at least a matrix decays, biases, norms, scales and what was learnt before do not.
+def recompute_blocks(network: DapNetwork) -> None:
+    """Have the encoder's transformer blocks keep their input only, and run again in the backward pass."""
+    for block in network.encoder.blocks:
+        block.forward = functools.partial(recomputed, block.forward, use_reentrant=False)
 
-    Each group has a `scale`, the factor on its learning rate.
+
+def descend(config: TrainingConfig, learner: Learner, batch: Batch, step: int, process: Process) -> dict[str, Tensor]:
+    """Leave the gradient of a step's loss in the parameters: of the whole batch, that of the other processes included.
+
+    Every loss is the mean over images of what each image has by itself. So the loss of a batch is the sum of those of
+    its parts, each times its share of the images, however it was cut; and so is the gradient.
+
+    Returns:
+        `loss` and its terms, each the mean over the whole batch.
+
+    Raises:
+        TrainingError: the batch has another size than the configuration says.
     """
-    optimizer = config.optimizer
-    learnt = [] if config.initial == "random" else pretrained_parameters(network)
-    known = {id(parameter) for parameter in learnt}
-    fresh = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in fresh if p.ndim >= 2], "weight_decay": optimizer.weight_decay, "scale": 1.0},
-        {"params": [p for p in fresh if p.ndim < 2], "weight_decay": 0.0, "scale": 1.0},
-    ]
-    if learnt:
-        groups.append({"params": learnt, "weight_decay": 0.0, "scale": optimizer.pretrained_lr_scale})
-    return torch.optim.AdamW(groups, lr=optimizer.learning_rate, betas=optimizer.betas, fused=True)
+    _, phase = config.phase_at(step)
+    rows = process.share.rows(phase.batch)
+    if len(batch) != len(rows) or len(rows) < config.accumulate:
+        raise TrainingError(
+            f"process {process.share.index} of {process.share.of} has {len(rows)} of a batch of {phase.batch}, "
+            f"to be run in {config.accumulate} parts; it got {len(batch)}"
+        )
+    learner.optimizer.zero_grad(set_to_none=True)
+    sums: dict[str, Tensor] = {}
+    first = rows.start
+    for number, part in enumerate(batch.parts(config.accumulate), start=1):
+        example = augment_each(part.to(process.device), config.augmentation, config.seed, step, first)
+        share = len(part) / phase.batch
+        with gradients(learner.replica, complete=number == config.accumulate):
+            with torch.autocast(process.device.type, torch.bfloat16, enabled=config.uses_bf16(process.device.type)):
+                output = learner.replica(example.images)
+            loss, terms = training_loss(output, example.truth, config.network.thresholds, config.loss)
+            # The processes take the mean of their gradients.
+            (loss * (share * process.share.of)).backward()  # type: ignore[no-untyped-call]
+        for name, value in {"loss": loss.detach(), **terms}.items():
+            sums[name] = sums.get(name, 0) + share * value
+        first += len(part)
+    return total(sums, process)
 
 
 def update(
     learner: Learner, loss: Tensor, clip: float, learning_rate: float, average_decay: float
 ) -> tuple[float, bool]:
-    """One step down the gradient of the loss, and of the running mean behind the parameters.
+    """One step down the gradient that the parameters have, and of the running mean behind them.
 
     Returns:
         The gradient's norm before clipping, and whether it and the loss were finite: if not, nothing moved.
     """
     parameters = [p for group in learner.optimizer.param_groups for p in group["params"]]
-    learner.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(parameters, clip)
+    norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
     moved = bool(torch.isfinite(loss)) and bool(torch.isfinite(norm))
     if moved:
+        nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         for group in learner.optimizer.param_groups:
             group["lr"] = learning_rate * group["scale"]
         learner.optimizer.step()
@@ -193,7 +247,7 @@ def update(
 @torch.no_grad()
 def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Move the running mean of parameters and buffers: average = decay average + (1 - decay) network."""
-    mean, new = list(average.state_dict().values()), list(network.state_dict().values())
+    mean, new = (list(map(local, module.state_dict().values())) for module in (average, network))
     floating = [m.is_floating_point() for m in mean]
     torch._foreach_lerp_(
         [m for m, f in zip(mean, floating, strict=True) if f],
@@ -210,39 +264,58 @@ def due(step: int, every: int, last: int) -> bool:
     return step % every == 0 or step == last
 
 
+def open_log(config: TrainingConfig, folder: Path, process: Process, step: int) -> RunLog:
+    """The log of a run that goes on after a step; only the leader has something to say."""
+    if not process.leads:
+        return RunLog(None, config.report.log)
+    return RunLog(folder / "log.jsonl", config.report.log, open_board(folder / "tensorboard", step + 1))
+
+
 def report(
     config: TrainingConfig,
     folder: Path,
     log: RunLog,
-    network: DapNetwork,
+    average: DapNetwork,
     step: int,
     sets: dict[str, list[LabelledPanorama]],
+    process: Process,
 ) -> None:
     """Evaluate on every set at the resolution of the phase, and draw a preview of some panoramas of each."""
+    network = gathered(average, process)
+    if not process.leads:
+        return
     _, phase = config.phase_at(step - 1)
     size = (phase.height, 2 * phase.height)
+    (folder / "previews").mkdir(exist_ok=True)
     for name, panoramas in sets.items():
         scores = evaluate(network, panoramas, size)
         log.event("evaluation", f"{name}: {scores}", step=step, set=name, **scores.flat())
-        write_preview(folder / "previews" / f"{name}-{step:07d}.png", network, panoramas, size)
+        picture = preview(network, panoramas, size)
+        log.picture(name, picture, step)
+        Image.fromarray(picture).save(folder / "previews" / f"{name}-{step:07d}.png")
 
 
-def save_checkpoint(folder: Path, learner: Learner, progress: Progress, keep: int) -> None:
+def save_checkpoint(folder: Path, learner: Learner, progress: Progress, keep: int, process: Process) -> None:
     """Write all that a resume needs, whole or not at all, and point `latest` to it; the `keep` newest stay."""
+    network, average = gathered(learner.network, process), gathered(learner.average, process)
+    state = gathered_state(learner.optimizer, process)
+    if not process.leads:
+        return
     checkpoints = folder / "checkpoints"
     final = checkpoints / f"step-{progress.step:07d}"
     unfinished = checkpoints / f".{final.name}"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    save_network(learner.network, unfinished / NETWORK_FILE)
-    save_network(learner.average, unfinished / AVERAGE_FILE)
-    torch.save(learner.optimizer.state_dict(), unfinished / OPTIMIZER_FILE)
+    save_network(network, unfinished / NETWORK_FILE)
+    save_network(average, unfinished / AVERAGE_FILE)
+    torch.save(state, unfinished / OPTIMIZER_FILE)
     (unfinished / STATE_FILE).write_text(json.dumps(asdict(progress)))
-    for record in (CONFIG_FILE, ENVIRONMENT_FILE):
+    for record in (CONFIG_FILE, DATA_FILE, ENVIRONMENT_FILE):
         shutil.copy(folder / record, unfinished)
-    _flush(unfinished)
+    _flush(*unfinished.iterdir(), unfinished)
     shutil.rmtree(final, ignore_errors=True)
     unfinished.rename(final)
+    _flush(checkpoints)
     write_whole(folder / "latest", final.name)
     for old in sorted(checkpoints.glob("step-*"))[:-keep]:
         if old != final:
@@ -273,20 +346,25 @@ def write_whole(path: Path, text: str) -> None:
     """Replace a file by another in one go."""
     unfinished = path.with_name(f".{path.name}")
     unfinished.write_text(text)
+    _flush(unfinished)
     unfinished.replace(path)
 
 
-def _flush(folder: Path) -> None:
-    """Have a folder's files on disk before it gets its final name: a crash of the machine leaves no empty files."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+def _flush(*paths: Path) -> None:
+    """Have files and folders on disk before others speak of them: a crash of the machine leaves no empty files."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
-def record_run(folder: Path, config: TrainingConfig) -> None:
-    """Write the configuration, the git revision and the environment into the run's folder."""
+def record_run(folder: Path, config: TrainingConfig, source: Source, process: Process) -> None:
+    """Write into the run's folder what it depends on: configuration, data, git revision and environment."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / CONFIG_FILE, config.to_json())
+    write_whole(folder / DATA_FILE, json.dumps(source.manifest(), indent=2))
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607
         cwd=Path(__file__).parent,
@@ -294,12 +372,17 @@ def record_run(folder: Path, config: TrainingConfig) -> None:
         text=True,
         check=False,
     )
+    weights = Path(config.weights)
     environment = {
         "revision": git.stdout.strip() or None,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": platform.machine(),
+        "processes": process.share.of,
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name() if process.device.type == "cuda" else None,
+        "cuda": torch.version.cuda if process.device.type == "cuda" else None,
+        # A run may be resumed where the weights it began with are no longer.
+        "weights_sha256": sha256_of(weights) if weights.is_file() else None,
     }
     write_whole(folder / ENVIRONMENT_FILE, json.dumps(environment, indent=2))

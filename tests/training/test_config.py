@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -100,3 +101,26 @@ def test_finishing_cools_down_from_the_step_on_in_its_phase() -> None:
 
 def test_finishing_in_a_later_phase_keeps_the_earlier_ones() -> None:
     assert TWO_PHASES.finishing(70).phases == (TWO_PHASES.phases[0], Phase(64, 30, 2, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"initial": "dinov3"}, "start from a file of weights"),
+        ({"weights": "model.safetensors"}, "start from a file of weights"),
+        ({"accumulate": 5}, "a batch of 4 cannot be accumulated in 5 parts"),
+        ({"accumulate": 0}, "accumulated in 0 parts"),
+        ({"sharded": True, "channels_last": True}, "cannot be channels_last"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings: dict[str, object], complaint: str) -> None:
+    with pytest.raises(TrainingError, match=complaint):
+        replace(TWO_PHASES, **settings)  # type: ignore[arg-type]
+
+
+def test_a_configuration_of_an_older_run_has_the_defaults_of_what_came_later() -> None:
+    values = json.loads(TWO_PHASES.to_json())
+    for later in ("weights", "accumulate", "checkpoint_activations", "sharded"):
+        del values[later]
+    del values["optimizer"]["groups"], values["optimizer"]["frozen"]
+    assert TrainingConfig.from_json(json.dumps(values)) == TWO_PHASES

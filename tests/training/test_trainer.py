@@ -16,12 +16,14 @@ from dap.model.dap import DapNetwork, NetworkOutput
 from training import trainer
 from training.augmentation import augment, step_generator
 from training.batches import Batch
-from training.config import AugmentationConfig, LossWeights, OptimizerConfig, Phase, ReportConfig, TrainingConfig
+from training.config import AugmentationConfig, LossWeights, Phase, ReportConfig, TrainingConfig
+from training.distributed import Process
+from training.evaluate import LabelledPanorama
 from training.losses import Truth, training_loss
+from training.optimizer import make_optimizer
 from training.shards import ShardFolder
-from training.trainer import Learner, follow, latest_checkpoint, make_optimizer, train, update
-
-CPU = torch.device("cpu")
+from training.synthetic_stream import SampleStream
+from training.trainer import Learner, follow, latest_checkpoint, update
 
 
 class Killed(BaseException):
@@ -34,6 +36,18 @@ def parameters(network: nn.Module) -> dict[str, Tensor]:
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def train(
+    config: TrainingConfig,
+    folder: Path,
+    scenes: Path,
+    sets: dict[str, list[LabelledPanorama]] | None = None,
+    on_step: Callable[[], None] = lambda: None,
+) -> DapNetwork:
+    """Train on rendered scenes, alone."""
+    with SampleStream(config, scenes) as source:
+        return trainer.train(config, folder, source, Process(), sets or {}, on_step)
 
 
 def kill_after(steps: int) -> Callable[[], None]:
@@ -57,10 +71,10 @@ def test_a_run_that_is_killed_and_resumed_gives_the_parameters_of_an_unbroken_on
     tiny: TrainingConfig, scenes: Path, tmp_path: Path, killed_after: int
 ) -> None:
     """The checkpoint lies between two resolutions; two steps after it are lost and done again."""
-    unbroken = train(tiny, tmp_path / "unbroken", scenes, CPU, {})
+    unbroken = train(tiny, tmp_path / "unbroken", scenes)
     with pytest.raises(Killed):
-        train(tiny, tmp_path / "broken", scenes, CPU, {}, kill_after(killed_after))
-    resumed = train(tiny, tmp_path / "broken", scenes, CPU, {})
+        train(tiny, tmp_path / "broken", scenes, on_step=kill_after(killed_after))
+    resumed = train(tiny, tmp_path / "broken", scenes)
     assert same(parameters(resumed), parameters(unbroken))
     last = [
         parameters(load_network(tmp_path / run / "checkpoints/step-0000008/network.safetensors"))
@@ -70,7 +84,7 @@ def test_a_run_that_is_killed_and_resumed_gives_the_parameters_of_an_unbroken_on
 
 
 def test_a_seed_gives_other_parameters(tiny: TrainingConfig, scenes: Path, tmp_path: Path) -> None:
-    runs = [train(replace(tiny, seed=seed), tmp_path / str(seed), scenes, CPU, {}) for seed in (0, 1)]
+    runs = [train(replace(tiny, seed=seed), tmp_path / str(seed), scenes) for seed in (0, 1)]
     assert not same(*map(parameters, runs))
 
 
@@ -80,8 +94,8 @@ def test_a_run_leaves_its_configuration_environment_log_previews_and_model(
     validation = ShardFolder(scenes, "mixed", 32, 2, validation=True)
     validation.render(0)
     samples = validation.load(0)
-    panoramas = [trainer.LabelledPanorama(str(k), samples.rgb[k], samples.depth[k].astype("float32")) for k in range(2)]
-    network = train(tiny, tmp_path, scenes, CPU, {"rendered": panoramas})
+    panoramas = [LabelledPanorama(str(k), samples.rgb[k], samples.depth[k].astype("float32")) for k in range(2)]
+    network = train(tiny, tmp_path, scenes, {"rendered": panoramas})
     assert TrainingConfig.from_json((tmp_path / "config.json").read_text()) == tiny
     assert json.loads((tmp_path / "environment.json").read_text())["torch"] == torch.__version__
     assert [event["step"] for event in events(tmp_path, "step")] == list(range(1, 9))
@@ -93,13 +107,13 @@ def test_a_run_leaves_its_configuration_environment_log_previews_and_model(
 def test_a_resume_may_extend_the_run_but_not_change_the_network(
     tiny: TrainingConfig, scenes: Path, tmp_path: Path
 ) -> None:
-    train(tiny, tmp_path, scenes, CPU, {})
+    train(tiny, tmp_path, scenes)
     longer = replace(tiny, phases=(*tiny.phases, Phase(height=16, steps=2, batch=2)))
-    train(longer, tmp_path, scenes, CPU, {})
+    train(longer, tmp_path, scenes)
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-0000010"
     other = replace(longer, network=NetworkConfig(encoder="hybrid-xs", depth_activation="linear"))
     with pytest.raises(TrainingError, match="linear"):
-        train(other, tmp_path, scenes, CPU, {})
+        train(other, tmp_path, scenes)
     assert TrainingConfig.from_json((tmp_path / "config.json").read_text()) == longer
 
 
@@ -107,7 +121,7 @@ def test_a_checkpoint_that_is_not_finished_is_not_there(
     tiny: TrainingConfig, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed in the middle of writing the second checkpoint, the run goes on from the first."""
-    unbroken = parameters(train(tiny, tmp_path / "unbroken", scenes, CPU, {}))
+    unbroken = parameters(train(tiny, tmp_path / "unbroken", scenes))
     torch_save = torch.save
 
     def save_until_killed(value: object, path: Path) -> None:
@@ -119,31 +133,37 @@ def test_a_checkpoint_that_is_not_finished_is_not_there(
     monkeypatch.setattr(torch, "save", save_until_killed)
     broken = tmp_path / "broken"
     with pytest.raises(Killed):
-        train(tiny, broken, scenes, CPU, {})
+        train(tiny, broken, scenes)
     assert latest_checkpoint(broken) == broken / "checkpoints" / "step-0000004"
     monkeypatch.undo()
-    assert same(parameters(train(tiny, broken, scenes, CPU, {})), unbroken)
+    assert same(parameters(train(tiny, broken, scenes)), unbroken)
 
 
 def test_the_newest_checkpoints_are_kept(tiny: TrainingConfig, scenes: Path, tmp_path: Path) -> None:
     config = replace(tiny, report=ReportConfig(checkpoint=2, keep=3))
-    train(config, tmp_path, scenes, CPU, {})
+    train(config, tmp_path, scenes)
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == ["step-0000004", "step-0000006", "step-0000008"]
 
 
 def test_a_pointer_to_a_checkpoint_that_is_gone_is_an_error(tiny: TrainingConfig, scenes: Path, tmp_path: Path) -> None:
-    train(tiny, tmp_path, scenes, CPU, {})
+    train(tiny, tmp_path, scenes)
     shutil.rmtree(tmp_path / "checkpoints" / "step-0000008")
     with pytest.raises(TrainingError, match="latest names step-0000008"):
-        train(tiny, tmp_path, scenes, CPU, {})
+        train(tiny, tmp_path, scenes)
 
 
 def learner(seed: int = 0) -> Learner:
     torch.manual_seed(seed)
     network = DapNetwork(NetworkConfig(encoder="hybrid-xs"))
     average = copy.deepcopy(network).requires_grad_(requires_grad=False)
-    return Learner(network, average, make_optimizer(network, TrainingConfig()))
+    return Learner(network, average, make_optimizer(network, TrainingConfig()), network)
+
+
+def descend(student: Learner, loss: Tensor, clip: float, learning_rate: float) -> tuple[float, bool]:
+    student.optimizer.zero_grad()
+    loss.backward()
+    return update(student, loss, clip, learning_rate, 0.99)
 
 
 def test_thirty_steps_on_two_scenes_halve_the_loss(scenes: Path) -> None:
@@ -154,7 +174,7 @@ def test_thirty_steps_on_two_scenes_halve_the_loss(scenes: Path) -> None:
         example = augment(batch, AugmentationConfig(flip=0, strength=0), step_generator(0, step))
         output = student.network(example.images)
         loss, _ = training_loss(output, example.truth, (10.0, 20.0, 50.0, 100.0), LossWeights())
-        update(student, loss, 1.0, 3e-3, 0.99)
+        descend(student, loss, 1.0, 3e-3)
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
 
@@ -164,7 +184,7 @@ def test_a_loss_that_is_not_finite_moves_nothing(bad: float) -> None:
     student = learner()
     before = parameters(student.network), parameters(student.average)
     loss = student.network(torch.zeros(1, 3, 16, 32)).log_depth.mean() * bad
-    _, moved = update(student, loss, 1.0, 1e-3, 0.99)
+    _, moved = descend(student, loss, 1.0, 1e-3)
     assert not moved
     assert same(parameters(student.network), before[0])
     assert same(parameters(student.average), before[1])
@@ -188,7 +208,7 @@ def test_bad_steps_are_skipped_and_counted(
     tiny: TrainingConfig, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_bad_steps(monkeypatch, 3)
-    network = train(tiny, tmp_path, scenes, CPU, {})
+    network = train(tiny, tmp_path, scenes)
     assert [event["bad_steps"] for event in events(tmp_path, "step")] == [1, 2, 3, 3, 3, 3, 3, 3]
     assert events(tmp_path, "step")[0]["loss"] is None
     assert all(tensor.isfinite().all() for tensor in network.state_dict().values())
@@ -200,7 +220,7 @@ def test_too_many_bad_steps_end_the_run(
     with_bad_steps(monkeypatch, 8)
     config = replace(tiny, optimizer=replace(tiny.optimizer, bad_steps=2))
     with pytest.raises(TrainingError, match="3 steps had no finite loss and gradient, the last at 2"):
-        train(config, tmp_path, scenes, CPU, {})
+        train(config, tmp_path, scenes)
 
 
 def test_the_running_mean_moves_by_what_the_decay_leaves() -> None:
@@ -212,34 +232,17 @@ def test_the_running_mean_moves_by_what_the_decay_leaves() -> None:
     assert network.weight.tolist() == [[3.0, 3.0]]
 
 
-def test_matrices_decay_and_norms_and_biases_do_not_and_nothing_is_left_out() -> None:
-    network = DapNetwork(NetworkConfig(encoder="hybrid-xs"))
-    decaying, free = make_optimizer(network, TrainingConfig(optimizer=OptimizerConfig(weight_decay=0.1))).param_groups
-    assert decaying["weight_decay"] == 0.1
-    assert free["weight_decay"] == 0
-    assert all(p.ndim > 1 for p in decaying["params"])
-    assert all(p.ndim == 1 for p in free["params"])
-    assert len(decaying["params"]) + len(free["params"]) == len(list(network.parameters()))
-
-
-def test_what_was_learnt_on_photographs_moves_slowly_and_does_not_decay() -> None:
-    network = DapNetwork(NetworkConfig(encoder="efficientnet-lite0"))
-    config = TrainingConfig(initial="imagenet", optimizer=OptimizerConfig(pretrained_lr_scale=0.25))
-    optimizer = make_optimizer(network, config)
-    learnt = optimizer.param_groups[-1]
-    assert (learnt["scale"], learnt["weight_decay"]) == (0.25, 0)
-    groups = [{id(p) for p in group["params"]} for group in optimizer.param_groups]
-    assert sum(map(len, groups)) == len(set.union(*groups)) == len(list(network.parameters()))
-
-    student = Learner(network, copy.deepcopy(network).requires_grad_(requires_grad=False), optimizer)
-    update(student, network(torch.zeros(1, 3, 16, 32)).log_depth.square().mean(), 1.0, 1e-3, 0.99)
-    assert [group["lr"] for group in optimizer.param_groups] == [1e-3, 1e-3, 0.25e-3]
+def test_each_group_moves_at_its_own_rate() -> None:
+    student = learner()
+    student.optimizer.param_groups[1]["scale"] = 0.25
+    descend(student, student.network(torch.zeros(1, 3, 16, 32)).log_depth.square().mean(), 1.0, 1e-3)
+    assert [group["lr"] for group in student.optimizer.param_groups] == [1e-3, 0.25e-3]
 
 
 def test_the_gradient_is_clipped_to_the_norm_asked_for() -> None:
     student = learner()
     loss = 1e4 * student.network(torch.zeros(1, 3, 16, 32)).log_depth.square().mean()
-    norm, _ = update(student, loss, 0.5, 1e-3, 0.99)
+    norm, _ = descend(student, loss, 0.5, 1e-3)
     gradients = [p.grad.norm() for p in student.network.parameters() if p.grad is not None]
     assert norm > 1
     assert torch.stack(gradients).norm().item() == pytest.approx(0.5, rel=1e-3)
