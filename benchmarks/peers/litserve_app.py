@@ -60,7 +60,7 @@ def main(port: int, workers: int, batch: int) -> None:
     """Serve until a signal comes."""
     api = DepthAPI() if batch == 1 else BatchedDepthAPI(max_batch_size=batch, batch_timeout=0.005)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=workers)
-    server.run(host="127.0.0.1", port=port, num_api_servers=1, generate_client_file=False, log_level="warning")
+    server.run(host="127.0.0.1", port=port, num_api_servers=1, generate_client_file=False)
 
 
 if __name__ == "__main__":
