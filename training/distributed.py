@@ -6,6 +6,7 @@ whole, so that a run may go on with other processes than it began with.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -77,7 +78,9 @@ def spread(network: DapNetwork, process: Process, *, sharded: bool) -> nn.Module
         return network
     if not sharded:
         devices = [process.device] if process.device.type == "cuda" else None
-        return DistributedDataParallel(network, devices, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(network, devices, gradient_as_bucket_view=True)
+    # It warns of outputs that are views, which matters to who changes them in place; nobody does.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     mesh = init_device_mesh(process.device.type, (process.share.of,))
     heads = (module for module in network.modules() if isinstance(module, DptHead))
     for module in (*network.encoder.blocks, *heads, network):

@@ -50,6 +50,8 @@ class RunLog:
 
     def __init__(self, path: Path | None, every: int, board: "SummaryWriter | None" = None) -> None:
         """Log a step of every `every`. Without a path nothing is said: of several processes one speaks for all."""
+        if path is not None:
+            _drop_half_a_line(path)
         self._path = path
         self._every = every
         self._board = board
@@ -111,3 +113,10 @@ class RunLog:
     ) -> None:
         if self._board is not None:
             self._board.close()
+
+
+def _drop_half_a_line(path: Path) -> None:
+    """What a process was writing when it was killed."""
+    if path.exists():
+        with path.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)

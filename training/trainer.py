@@ -158,7 +158,7 @@ def start(config: TrainingConfig, folder: Path, process: Process) -> tuple[Learn
             raise TrainingError(f"{checkpoint} holds {network.config}; the run asks for {config.network}")
     progress = Progress() if checkpoint is None else read_progress(checkpoint)
     if not same_everywhere(progress.step, process):
-        raise TrainingError(f"every process needs the same folder; {folder} is at step {progress.step} here only")
+        raise TrainingError(f"every process needs the same folder; {folder} is at step {progress.step} here")
 
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     for module in (network, average):
@@ -365,16 +365,9 @@ def record_run(folder: Path, config: TrainingConfig, source: Source, process: Pr
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / CONFIG_FILE, config.to_json())
     write_whole(folder / DATA_FILE, json.dumps(source.manifest(), indent=2))
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     weights = Path(config.weights)
     environment = {
-        "revision": git.stdout.strip() or None,
+        "revision": git_revision(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": platform.machine(),
@@ -386,3 +379,13 @@ def record_run(folder: Path, config: TrainingConfig, source: Source, process: Pr
         "weights_sha256": sha256_of(weights) if weights.is_file() else None,
     }
     write_whole(folder / ENVIRONMENT_FILE, json.dumps(environment, indent=2))
+
+
+def git_revision() -> str | None:
+    """The commit of this code, `-dirty` with changes on top of it; None where there is no git or no checkout."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    describe = [git, "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    said = subprocess.run(describe, capture_output=True, text=True, check=False)  # noqa: S603 - no input of others
+    return said.stdout.strip() or None

@@ -1,6 +1,10 @@
 import copy
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +17,7 @@ from dap.errors import TrainingError
 from dap.model.checkpoints import load_network
 from dap.model.config import NetworkConfig
 from dap.model.dap import DapNetwork, NetworkOutput
+from tests.training import killed_run
 from training import trainer
 from training.augmentation import augment, step_generator
 from training.batches import Batch
@@ -22,8 +27,11 @@ from training.evaluate import LabelledPanorama
 from training.losses import Truth, training_loss
 from training.optimizer import make_optimizer
 from training.shards import ShardFolder
+from training.synthetic import RENDERER_VERSION
 from training.synthetic_stream import SampleStream
-from training.trainer import Learner, follow, latest_checkpoint, update
+from training.trainer import Learner, follow, git_revision, latest_checkpoint, update
+
+ROOT = Path(__file__).parents[2]
 
 
 class Killed(BaseException):
@@ -66,8 +74,42 @@ def events(folder: Path, name: str) -> list[dict[str, float]]:
     return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    """The parameters of `killed_run` when nobody kills it."""
+    return parameters(killed_run.run(tmp_path_factory.mktemp("unbroken")))
+
+
+def between_checkpoints(folder: Path) -> bool:
+    """Eight steps are done, two after the second checkpoint."""
+    log = folder / "log.jsonl"
+    return log.exists() and log.read_bytes().count(b"\n") >= 8
+
+
+def in_the_middle_of_a_checkpoint(folder: Path) -> bool:
+    """One is there and another is being written."""
+    return (folder / "latest").exists() and any(folder.glob("checkpoints/.step-*"))
+
+
+@pytest.mark.parametrize("moment", [between_checkpoints, in_the_middle_of_a_checkpoint])
+def test_a_process_that_is_killed_and_resumed_gives_the_parameters_of_an_unbroken_one(
+    unbroken: dict[str, Tensor], tmp_path: Path, moment: Callable[[Path], bool]
+) -> None:
+    process = subprocess.Popen([sys.executable, "-m", "tests.training.killed_run", str(tmp_path)], cwd=ROOT)
+    while not moment(tmp_path):
+        assert process.poll() is None, "it ended before it was killed"
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    resumed = killed_run.run(tmp_path)
+    assert same(parameters(resumed), unbroken)
+    done = [event["step"] for event in events(tmp_path, "step")]
+    assert done[-1] == 20
+    assert 0 <= len(done) - 20 <= 3, "what was done after the last checkpoint was done again, and nothing else"
+
+
 @pytest.mark.parametrize("killed_after", [4, 6])
-def test_a_run_that_is_killed_and_resumed_gives_the_parameters_of_an_unbroken_one(
+def test_a_run_that_is_stopped_and_resumed_gives_the_parameters_of_an_unbroken_one(
     tiny: TrainingConfig, scenes: Path, tmp_path: Path, killed_after: int
 ) -> None:
     """The checkpoint lies between two resolutions; two steps after it are lost and done again."""
@@ -88,7 +130,7 @@ def test_a_seed_gives_other_parameters(tiny: TrainingConfig, scenes: Path, tmp_p
     assert not same(*map(parameters, runs))
 
 
-def test_a_run_leaves_its_configuration_environment_log_previews_and_model(
+def test_a_run_leaves_its_configuration_data_environment_log_previews_and_model(
     tiny: TrainingConfig, scenes: Path, tmp_path: Path
 ) -> None:
     validation = ShardFolder(scenes, "mixed", 32, 2, validation=True)
@@ -97,10 +139,21 @@ def test_a_run_leaves_its_configuration_environment_log_previews_and_model(
     panoramas = [LabelledPanorama(str(k), samples.rgb[k], samples.depth[k].astype("float32")) for k in range(2)]
     network = train(tiny, tmp_path, scenes, {"rendered": panoramas})
     assert TrainingConfig.from_json((tmp_path / "config.json").read_text()) == tiny
-    assert json.loads((tmp_path / "environment.json").read_text())["torch"] == torch.__version__
+    checkpoint = tmp_path / "checkpoints" / "step-0000008"
+    for record in ("config.json", "data.json", "environment.json"):
+        assert (checkpoint / record).read_bytes() == (tmp_path / record).read_bytes()
+    environment = json.loads((checkpoint / "environment.json").read_text())
+    assert (environment["torch"], environment["processes"]) == (torch.__version__, 1)
+    assert environment["revision"] == git_revision()
+    assert json.loads((checkpoint / "data.json").read_text()) == {
+        "source": "rendered scenes",
+        "kind": "mixed",
+        "renderer": RENDERER_VERSION,
+    }
     assert [event["step"] for event in events(tmp_path, "step")] == list(range(1, 9))
     assert [event["step"] for event in events(tmp_path, "evaluation")] == [4, 8]
     assert (tmp_path / "previews" / "rendered-0000008.png").is_file()
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
     assert same(parameters(load_network(tmp_path / "model.safetensors")), parameters(network))
 
 
@@ -151,6 +204,17 @@ def test_a_pointer_to_a_checkpoint_that_is_gone_is_an_error(tiny: TrainingConfig
     shutil.rmtree(tmp_path / "checkpoints" / "step-0000008")
     with pytest.raises(TrainingError, match="latest names step-0000008"):
         train(tiny, tmp_path, scenes)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
+def test_the_revision_is_that_of_the_checkout() -> None:
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert git_revision() in (head.stdout.strip(), f"{head.stdout.strip()}-dirty")
+
+
+def test_without_git_there_is_no_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert git_revision() is None
 
 
 def learner(seed: int = 0) -> Learner:
