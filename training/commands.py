@@ -5,21 +5,28 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import get_args
 
 import click
 import torch
 
+from dap.depth import RANGES
 from dap.engines.cores import available_cores
-from dap.errors import TrainingError
+from dap.errors import InvalidParameter, TrainingError
 from dap.model.checkpoints import load_network
+from dap.model.dap import DapNetwork
+from dap.models import find_model
 from dap.options import option, threads_option
 from dap.progress import log_to_stderr, progress
-from training.config import PRESETS, Initial, Phase, TrainingConfig
+from training import mask_head
+from training.batches import Share, Source
+from training.config import LOSS_PRESETS, PRESETS, Initial, Phase, TrainingConfig
+from training.datasets.shards import ShardReader
 from training.distributed import Process, this_process
 from training.evaluate import LabelledPanorama, evaluate, read_folder
+from training.mixture import Mixture, Part, RenderedPart, ShardPart
 from training.run_log import strict_json
 from training.shards import RenderAhead, ShardFolder
 from training.synthetic_stream import SampleStream, shards_needed
@@ -55,16 +62,26 @@ def train() -> None:
     log_to_stderr()
 
 
-def _run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say what a run is; they override the preset."""
+def _network_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say what is trained; they override the preset."""
     for decorate in reversed(
         [
             option("--preset", type=click.Choice(sorted(PRESETS)), default="dap-s"),
-            option("--phase", "phases", type=PhaseType(), multiple=True, help=_PHASE_HELP),
             option("--activation", type=click.Choice(["linear", "log"]), help="Of depth."),
             option("--initial", type=click.Choice(get_args(Initial)), help="What the network starts from."),
             option("--weights", help="File that --initial dinov3 or --initial model starts from."),
             option("--encoder", help="Of the network, as dap.model.config names them."),
+        ]
+    ):
+        command = decorate(command)
+    return command
+
+
+def _schedule_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say how it is trained; they override the preset."""
+    for decorate in reversed(
+        [
+            option("--phase", "phases", type=PhaseType(), multiple=True, help=_PHASE_HELP),
             option("--learning-rate", type=float, help="At the plateau."),
             option("--cooldown", type=int, help="Steps over which the learning rate falls to zero at the end."),
             option("--strength", type=float, help="Of the photometric augmentation; 0 turns it off."),
@@ -101,6 +118,46 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _folder_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say where a run is, and whether it goes on."""
+    for decorate in reversed(
+        [
+            option("--run", "run", required=True, help="Name of the run: its folder is RUNS/NAME."),
+            option(
+                "--runs",
+                type=click.Path(path_type=Path, file_okay=False),
+                default=Path("runs"),
+                help="Folder of runs.",
+            ),
+            option(
+                "--resume",
+                is_flag=True,
+                help="Go on from the run's latest checkpoint; options given change the rest of the run.",
+            ),
+            option(
+                "--finish-now",
+                is_flag=True,
+                help="With --resume: begin the cool-down at the checkpoint and end after it.",
+            ),
+            option("--evaluate-every", type=int, help="Steps between evaluations."),
+            option(
+                "--device",
+                default="auto",
+                envvar="DAP_DEVICE",
+                help="cpu, cuda or cuda:N; auto: a GPU where there is one.",
+            ),
+            threads_option,
+            option(
+                "--dev-folder",
+                type=click.Path(path_type=Path, exists=True, file_okay=False),
+                help="Folder of NAME.rgb.png with NAME.depth_m.npy to evaluate on from time to time; never trained on.",
+            ),
+        ]
+    ):
+        command = decorate(command)
+    return command
+
+
 # The field of the configuration that each option sets.
 _FIELDS = {
     "activation": ("network", "depth_activation"),
@@ -129,26 +186,9 @@ def _configured(base: TrainingConfig, options: dict[str, object]) -> TrainingCon
 
 
 @train.command("dap-s")
-@_run_options
-@option("--run", "run", required=True, help="Name of the run: its folder is RUNS/NAME.")
-@option(
-    "--runs",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("runs"),
-    help="Folder of runs.",
-)
-@option(
-    "--resume", is_flag=True, help="Go on from the run's latest checkpoint; options given change the rest of the run."
-)
-@option("--finish-now", is_flag=True, help="With --resume: begin the cool-down at the checkpoint and end after it.")
-@option("--evaluate-every", type=int, help="Steps between evaluations.")
-@option("--device", default="auto", envvar="DAP_DEVICE", help="cpu, cuda or cuda:N; auto: a GPU where there is one.")
-@threads_option
-@option(
-    "--dev-folder",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of NAME.rgb.png with NAME.depth_m.npy to evaluate on from time to time; never trained on.",
-)
+@_network_options
+@_schedule_options
+@_folder_options
 def dap_s(
     *,
     run: str,
@@ -169,27 +209,143 @@ def dap_s(
     The run's folder holds its configuration, log, checkpoints, previews and, at the end, model.safetensors.
     """
     folder = runs / run
+    config = _configured(_resumed(folder, resume=resume) or PRESETS[preset], options)
+    if finish_now:
+        config = _finishing(config, folder)
+    _train(config, folder, cache, (), device, threads, dev_folder)
+
+
+class ValuesCommand(click.Command):
+    """A command whose repeatable options take several values after their name: `--thresholds 10 20 50`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        repeatable = {
+            name for one in self.params if isinstance(one, click.Option) and one.multiple for name in one.opts
+        }
+        spelled: list[str] = []
+        name, values = "", 0
+        for argument in args:
+            if argument.startswith("-"):
+                name, values = argument, 0
+            else:
+                values += 1
+                if values > 1 and name in repeatable:
+                    spelled.append(name)
+            spelled.append(argument)
+        return super().parse_args(ctx, spelled)
+
+
+@train.command("mask-head", cls=ValuesCommand)
+@option("--model", envvar="DAP_MODEL", help="A name that `dap models` lists, or a checkpoint's file.")
+@option(
+    "--thresholds",
+    type=click.Choice([f"{threshold:g}" for threshold in RANGES]),
+    multiple=True,
+    help="Metres of the new head, one after the other. One that the model has already is learnt anew.",
+)
+@option(
+    "--loss", type=click.Choice([*LOSS_PRESETS]), help="Whose losses of the range mask. Default: paper, BCE and Dice."
+)
+@option(
+    "--shards",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    multiple=True,
+    help="Folder that `dap data pack` wrote, with depth; each counts as much as all rendered scenes.",
+)
+@_schedule_options
+@_folder_options
+def mask_head_command(
+    *,
+    model: str | None,
+    thresholds: tuple[str, ...],
+    loss: str | None,
+    shards: tuple[Path, ...],
+    run: str,
+    runs: Path,
+    resume: bool,
+    finish_now: bool,
+    device: str,
+    threads: int | None,
+    dev_folder: Path | None,
+    cache: Path,
+    **options: object,
+) -> None:
+    """Add range mask thresholds to a trained model, of which nothing else changes.
+
+    The run's folder holds what a run of `dap train dap-s` does; its model.safetensors is the model with the new head,
+    which `dap export` and the service take.
+    """
+    folder = runs / run
+    base = _resumed(folder, resume=resume)
+    if (base is None) != bool(thresholds) or (base is None and not model):
+        raise InvalidParameter("--model and --thresholds are needed to begin a run; one that is resumed has them")
+    if base is None:
+        base = mask_head.prepare(find_model(model or ""), tuple(sorted({float(t) for t in thresholds})), folder)
+    config = _configured(base, options)
+    if loss is not None:
+        config = replace(config, loss=mask_head.range_losses(loss))
+    if finish_now:
+        config = _finishing(config, folder)
+    trained = _train(config, folder, cache, shards, device, threads, dev_folder)
+    if trained is not None:
+        click.echo(mask_head.finish(folder, trained))
+
+
+def _resumed(folder: Path, *, resume: bool) -> TrainingConfig | None:
+    """The configuration of the run in a folder; None of one that begins.
+
+    Raises:
+        TrainingError: it is to go on and has not begun, or the other way about.
+    """
     checkpoint = latest_checkpoint(folder)
     if (checkpoint is not None) != resume:
         state = "has a checkpoint: give --resume, or another name" if checkpoint else "has no checkpoint to resume"
-        raise TrainingError(f"run {run} {state}")
-    base = TrainingConfig.from_json((folder / CONFIG_FILE).read_text()) if checkpoint else PRESETS[preset]
-    config = _configured(base, options)
-    if finish_now:
-        if checkpoint is None:
-            raise TrainingError("--finish-now goes with --resume")
-        config = config.finishing(read_progress(checkpoint).step)
+        raise TrainingError(f"run {folder.name} {state}")
+    return TrainingConfig.from_json((folder / CONFIG_FILE).read_text()) if checkpoint else None
+
+
+def _finishing(config: TrainingConfig, folder: Path) -> TrainingConfig:
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint is None:
+        raise TrainingError("--finish-now goes with --resume")
+    return config.finishing(read_progress(checkpoint).step)
+
+
+def _train(
+    config: TrainingConfig,
+    folder: Path,
+    cache: Path,
+    shards: tuple[Path, ...],
+    device: str,
+    threads: int | None,
+    dev_folder: Path | None,
+) -> DapNetwork | None:
+    """What was trained; None in a process that only helps."""
+    checkpoint = latest_checkpoint(folder)
     # torchrun says how many processes share the machine.
     neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(threads or max(1, available_cores() // neighbours))
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     with ExitStack() as stack:
         process = stack.enter_context(this_process(torch.device(automatic if device == "auto" else device)))
-        source = stack.enter_context(SampleStream(config, cache, process.share))
+        source = stack.enter_context(_source(config, cache, shards, process.share))
         advance = stack.enter_context(_bar(config.steps, process))
         advance(read_progress(checkpoint).step if checkpoint else 0)
         sets = _sets(config, cache, dev_folder) if process.leads else {}
-        run_training(config, folder, source, process, sets, on_step=lambda: advance(1))
+        trained = run_training(config, folder, source, process, sets, on_step=lambda: advance(1))
+    return trained if process.leads else None
+
+
+def _source(
+    config: TrainingConfig, cache: Path, shards: tuple[Path, ...], share: Share
+) -> AbstractContextManager[Source]:
+    """Rendered scenes, and as much again from each folder of shards."""
+    if not shards:
+        return SampleStream(config, cache, share)
+    parts: dict[str, tuple[float, Part]] = {"rendered": (1.0, RenderedPart(config.stream, config.seed, cache, share))}
+    for number, folder in enumerate(shards):
+        parts[f"shards-{number}"] = (1.0, ShardPart(ShardReader(folder), config.seed + number))
+    return Mixture(config, parts, share)
 
 
 def _bar(steps: int, process: Process) -> AbstractContextManager[Callable[[int], None]]:
@@ -217,7 +373,8 @@ def validation_scenes(config: TrainingConfig, cache: Path) -> list[LabelledPanor
 
 
 @train.command()
-@_run_options
+@_network_options
+@_schedule_options
 @option("--shards", type=int, help="At most this many of each size. Default: all that the run will read.")
 def prerender(*, shards: int | None, preset: str, cache: Path, **options: object) -> None:
     """Render a run's scenes, and the validation scenes, into the cache; before the run or beside it.
