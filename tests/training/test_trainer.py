@@ -310,3 +310,21 @@ def test_the_gradient_is_clipped_to_the_norm_asked_for() -> None:
     gradients = [p.grad.norm() for p in student.network.parameters() if p.grad is not None]
     assert norm > 1
     assert torch.stack(gradients).norm().item() == pytest.approx(0.5, rel=1e-3)
+
+
+def test_checkpointed_activations_give_the_same_gradients_and_keep_less() -> None:
+    images = torch.rand(1, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    kept, gradients = [], []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)
+        network = DapNetwork(NetworkConfig(encoder="hybrid-s"))
+        if checkpointed:
+            trainer.recompute_blocks(network)
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.numel()) or t, lambda t: t):
+            network.encoder(images)[-1].square().mean().backward()
+        kept.append(sum(sizes))
+        gradients.append({name: p.grad for name, p in network.named_parameters() if p.grad is not None})
+    assert kept[1] < 0.5 * kept[0]
+    assert same(*gradients)
+    assert any(name.startswith("encoder.blocks.") for name in gradients[1])
