@@ -10,6 +10,7 @@ import click
 from dap.errors import DatasetError, InvalidParameter
 from dap.options import json_option, option
 from dap.progress import log_to_stderr, progress
+from training.curation.commands import curate, select
 from training.datasets.base import Dataset
 from training.datasets.check import SplitReport, check, contact_sheet
 from training.datasets.packing import IMAGE_CODECS, ImageCodec, PackOptions, pack
@@ -51,6 +52,10 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
 def data() -> None:
     """Look at data sets and pack them into the shards that training and labelling read."""
     log_to_stderr()
+
+
+data.add_command(curate)
+data.add_command(select)
 
 
 @data.command("list")

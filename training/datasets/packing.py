@@ -157,7 +157,7 @@ def pack(
 
     Raises:
         InvalidParameter: no such split; a data set whose files are no panoramas cannot be packed as stored.
-        DatasetError: the folder holds a pack of another configuration, or another process packs into it; a panorama
+        DatasetError: the folder holds a pack of another configuration, or another process works in it; a panorama
             cannot be read.
     """
     if options.image == "stored" and not dataset.stored_as_is:
@@ -171,8 +171,8 @@ def pack(
     source = {"root": str(dataset.root), "list": str(dataset.list_file or "")}
     manifest = Manifest(_config(dataset, split, entries, options), source)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone_in(folder), progress(f"packing {stem}", len(shards)) as advance:
-        _hold_to(manifest, folder)
+    with alone_in(folder), progress(f"packing {stem}", len(shards)) as advance:
+        hold_to(manifest, folder)
         records = {shard.path: record for shard in shards if (record := shard.written()) is not None}
         advance(len(records))
         for path, record in _write_all([shard for shard in shards if shard.path not in records], workers):
@@ -200,20 +200,30 @@ def _config(dataset: Dataset, split: str, entries: list[Entry], options: PackOpt
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """No other process packs into the folder meanwhile; the lock goes with the process, however it ends."""
+def alone_in(folder: Path) -> Iterator[None]:
+    """No other process works in the folder meanwhile; the lock goes with the process, however it ends.
+
+    What unfinished files of dead processes there are is removed.
+
+    Raises:
+        DatasetError: another process is at it.
+    """
     with (folder / ".lock").open("wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise DatasetError(f"another process packs into {folder}") from error
+            raise DatasetError(f"another process works in {folder}") from error
         for unfinished in folder.glob(".*.unfinished"):
             unfinished.unlink()
         yield
 
 
-def _hold_to(manifest: Manifest, folder: Path) -> None:
-    """Write down the configuration in a new folder; refuse a folder of another."""
+def hold_to(manifest: Manifest, folder: Path) -> None:
+    """Write down the configuration in a new folder.
+
+    Raises:
+        DatasetError: the folder is of another one.
+    """
     if not (folder / MANIFEST).exists():
         manifest.write(folder)
         return

@@ -158,7 +158,7 @@ def test_a_data_set_that_has_changed_is_not_packed_over_what_it_was(root: Path, 
 
 
 def test_two_processes_do_not_pack_into_one_folder(root: Path, tmp_path: Path) -> None:
-    with packing._alone_in(tmp_path), pytest.raises(DatasetError, match="another process packs into"):
+    with packing.alone_in(tmp_path), pytest.raises(DatasetError, match="another process works in"):
         pack(LabelledFolder(root), "all", tmp_path, OPTIONS)
 
 

@@ -1,0 +1,77 @@
+"""`dap label`: pseudo-labels of panoramas, and their scores."""
+
+import json
+from pathlib import Path
+
+import click
+
+from dap.engines import ENGINES, PRECISIONS, EngineName, Precision
+from dap.options import json_option, option
+from dap.progress import log_to_stderr
+from training.labelling import Labeler
+from training.labelling import label as label_shards
+from training.scoring import score_labels
+from training.shard_pipeline import Workers, started
+from training.worker_options import price_option, rate_json, rate_told, workers_options
+
+_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+
+
+@click.command()
+@option("--model", required=True, envvar="DAP_MODEL", help="A name that `dap models` lists, or a model's file.")
+@option("--shards", type=_FOLDER, required=True, help="Folder of panoramas that `dap data pack` wrote.")
+@option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="The labels will be in a folder of it that is named for the model's hash.",
+)
+@option("--curation", type=_FOLDER, help="Folder that `dap data curate` wrote: only what it keeps is labelled.")
+@option(
+    "--discriminator",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Scores the labels afterwards.",
+)
+@option("--engine", type=click.Choice(ENGINES), default="auto", envvar="DAP_ENGINE", help="auto: what its file is for.")
+@option(
+    "--precision", type=click.Choice(PRECISIONS), default="fp32", envvar="DAP_PRECISION", help="Of the torch engine."
+)
+@option("--batch", type=click.IntRange(1), default=8, help="Panoramas at a time; too many do not fit into a GPU.")
+@workers_options
+@price_option
+@json_option
+def label(
+    *,
+    model: str,
+    shards: Path,
+    out: Path,
+    curation: Path | None,
+    discriminator: Path | None,
+    engine: EngineName,
+    precision: Precision,
+    batch: int,
+    workers: int | None,
+    device: str,
+    address: str | None,
+    price: float | None,
+    as_json: bool,
+) -> None:
+    """Label panoramas with a model, on one machine or on a Ray cluster.
+
+    It can be stopped at any moment and run again: shards that are finished stay, and the labels are the same.
+    """
+    log_to_stderr()
+    labeler = Labeler.of(model, engine, precision, batch)
+    scores = None
+    with started(Workers(workers, device, address)) as team:
+        labels, throughput = label_shards(shards, out, labeler, team, curation)
+        if discriminator is not None:
+            scores, _ = score_labels(labels, discriminator, team)
+    if as_json:
+        summary = {"labels": str(labels.folder), "samples": len(labels), "scores": scores and str(scores)}
+        click.echo(json.dumps({**summary, **rate_json(throughput, price)}))
+        return
+    click.echo(f"{labels.folder}: {len(labels):,} labels in {len(labels.manifest.shards):,} shards")
+    if scores is not None:
+        click.echo(f"{scores}: their scores")
+    click.echo(rate_told(throughput, team.device, price))
