@@ -48,6 +48,7 @@ AVERAGE_FILE = "average.safetensors"
 OPTIMIZER_FILE = "optimizer.pt"
 STATE_FILE = "state.json"
 CONFIG_FILE = "config.json"
+MODEL_FILE = "model.safetensors"
 DATA_FILE = "data.json"
 ENVIRONMENT_FILE = "environment.json"
 
@@ -138,7 +139,10 @@ def train(
         size = (config.phases[-1].height, 2 * config.phases[-1].height)
         described = {"dap.name": folder.name, "dap.input_size": json.dumps(size)}
         steps = {"dap.training_steps": str(progress.step)}
-        save_network(average, folder / "model.safetensors", described | steps)
+        unfinished = folder / f".{MODEL_FILE}"
+        save_network(average, unfinished, described | steps)
+        _flush(unfinished)
+        unfinished.replace(folder / MODEL_FILE)
     return average
 
 

@@ -41,6 +41,14 @@ def test_a_run_is_what_its_options_say_and_leaves_a_model(trained: Path) -> None
     assert load_network(trained / "model.safetensors").config == config.network
 
 
+def test_a_run_may_trade_time_for_memory(tmp_path: Path, scenes: Path) -> None:
+    options = ("--cache", scenes, "--runs", tmp_path, "--device", "cpu", "--threads", "1", "--workers", "0")
+    thrift = ("--accumulate", "2", "--checkpoint-activations", "--sharded")
+    run("dap-s", "--preset", "smoke", "--run", "thrifty", "--phase", "16:1:2", *thrift, *options)
+    config = TrainingConfig.from_json((tmp_path / "thrifty" / "config.json").read_text())
+    assert (config.accumulate, config.checkpoint_activations, config.sharded) == (2, True, True)
+
+
 def test_a_run_goes_on_only_when_told_to(trained: Path, scenes: Path) -> None:
     again = ("dap-s", "--run", "a", "--runs", trained.parent, "--cache", scenes, "--device", "cpu", "--threads", "1")
     with pytest.raises(TrainingError, match="run a has a checkpoint: give --resume"):

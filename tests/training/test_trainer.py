@@ -18,13 +18,14 @@ from dap.model.checkpoints import load_network
 from dap.model.config import NetworkConfig
 from dap.model.dap import DapNetwork, NetworkOutput
 from tests.training import killed_run
+from tests.training.drawn import DrawnSource
 from training import trainer
 from training.augmentation import augment, step_generator
-from training.batches import Batch
+from training.batches import Batch, Share, cut
 from training.config import AugmentationConfig, LossWeights, Phase, ReportConfig, TrainingConfig
 from training.distributed import Process
 from training.evaluate import LabelledPanorama
-from training.losses import Truth, training_loss
+from training.losses import LOSSES, Truth, training_loss
 from training.optimizer import make_optimizer
 from training.shards import ShardFolder
 from training.synthetic import RENDERER_VERSION
@@ -310,6 +311,26 @@ def test_the_gradient_is_clipped_to_the_norm_asked_for() -> None:
     gradients = [p.grad.norm() for p in student.network.parameters() if p.grad is not None]
     assert norm > 1
     assert torch.stack(gradients).norm().item() == pytest.approx(0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_the_mean_over_images_of_what_each_has_by_itself(name: str) -> None:
+    """So a batch may be cut anyhow. The images have unlike labels; of one nothing is known."""
+    config = replace(TrainingConfig(), phases=(Phase(height=16, steps=2, batch=4),))
+    truth = DrawnSource(config, Share()).batch(1).truth
+    generator = torch.Generator().manual_seed(0)
+    log_depth = torch.randn(4, 16, 32, generator=generator)
+    output = NetworkOutput(log_depth.exp(), log_depth, torch.randn(4, 2, 16, 32, generator=generator))
+    factors = {field: float(field == name) for field in LOSSES}
+    weights = replace(LossWeights(), **factors, fidelity_size=8)
+
+    def loss(rows: slice) -> float:
+        part = NetworkOutput(*(tensor[rows] for tensor in output))
+        return training_loss(part, cut(truth, rows), (10.0, 20.0), weights)[0].item()
+
+    whole = loss(slice(0, 4))
+    assert whole > 0
+    assert whole == pytest.approx(0.25 * loss(slice(0, 1)) + 0.75 * loss(slice(1, 4)), rel=1e-5)
 
 
 def test_checkpointed_activations_give_the_same_gradients_and_keep_less() -> None:
