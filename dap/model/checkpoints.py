@@ -8,6 +8,7 @@ All are read strictly: a missing, unexpected or misshapen tensor is an error tha
 unpickled but plain tensors (`weights_only`).
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -74,9 +75,26 @@ def network_from_state(state: Mapping[str, Tensor], config: NetworkConfig | None
 
 
 def save_network(network: DapNetwork, path: Path | str, metadata: Mapping[str, str] | None = None) -> None:
-    """Write our layout: safetensors, with the configuration (and `metadata`) in the header."""
+    """Write our layout: safetensors, with the configuration (and `metadata`) in the header.
+
+    The same network and metadata are the same bytes.
+    """
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in network.state_dict().items()}
     save_file(tensors, path, metadata={**(metadata or {}), CONFIG_KEY: network.config.to_json()})
+    _sort_header(Path(path))
+
+
+def _sort_header(path: Path) -> None:
+    """Put the header's metadata in order: safetensors writes it in another one each time."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        # In place: what follows stays where it is, and spaces at the end are part of the format.
+        if len(text) <= length:
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def from_official(state: Mapping[str, Tensor]) -> tuple[NetworkConfig, dict[str, Tensor]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from dap.errors import ModelFileInvalid, ModelFileMissing
@@ -110,6 +111,18 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes)
 def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(ModelFileMissing):
         load_network(tmp_path / "nowhere.pth")
+
+
+def test_the_same_network_is_the_same_bytes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = DapNetwork(NetworkConfig(encoder="hybrid-xs"))
+    said = {f"dap.{letter}": f"{letter} é" for letter in "abcdefgh"}
+    files = [tmp_path / f"{number}.safetensors" for number in range(4)]
+    for path in files:
+        save_network(network, path, said)
+    assert len({path.read_bytes() for path in files}) == 1
+    with safe_open(files[0], framework="pt") as file:
+        assert file.metadata().items() >= said.items()
 
 
 def test_our_own_layout_comes_back_as_it_was_written(tmp_path: Path) -> None:
