@@ -12,13 +12,14 @@ INSTALLED_FROM := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test check format bench bench-service bench-cost bench-overload bench-soak bench-peers image clean
+.PHONY: help demo serve test check pipeline-smoke format bench bench-service bench-cost bench-overload bench-soak bench-peers image clean
 
 help:
 	@echo 'make demo    a panorama in, depth, point cloud and metrics out (in $(OUT)/)'
 	@echo 'make serve   start the service with the bundled model and stay'
 	@echo 'make test    format, lint, types and the whole suite'
 	@echo 'make check   format, lint and types alone'
+	@echo 'make pipeline-smoke  the three stages of training at toy size (part of make test)'
 	@echo 'make format  let ruff rewrite what it can'
 	@echo 'make bench   measure the service on this machine (docs/performance.md); bench-service (beside LitServe and BentoML),'
 	@echo '             bench-cost, bench-overload and bench-soak measure more'
@@ -38,6 +39,11 @@ check: $(VENV)/develops
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The suite runs the same command (tests/training/conftest.py) and looks at what it leaves.
+pipeline-smoke: $(VENV)/develops
+	rm -rf $(OUT)/pipeline-smoke
+	$(BIN)/dap train pipeline --preset smoke --run smoke --runs $(OUT)/pipeline-smoke --device cpu --threads 1
 
 format: $(VENV)/develops
 	$(BIN)/ruff check --fix .

@@ -27,6 +27,7 @@ from training.datasets.shards import ShardReader
 from training.distributed import Process, this_process
 from training.evaluate import LabelledPanorama, evaluate, read_folder
 from training.mixture import Mixture, Part, RenderedPart, ShardPart
+from training.pipeline_commands import experiments, pipeline, status
 from training.run_log import strict_json
 from training.shards import RenderAhead, ShardFolder
 from training.synthetic_stream import SampleStream, shards_needed
@@ -58,8 +59,12 @@ class PhaseType(click.ParamType[Phase]):
 
 @click.group()
 def train() -> None:
-    """Train models of our own on rendered scenes."""
+    """Train models of our own: the bundled one, the three stages of DAP, range mask heads."""
     log_to_stderr()
+
+
+for command in (pipeline, status, experiments):
+    train.add_command(command)
 
 
 def _network_options(command: Callable[..., None]) -> Callable[..., None]:

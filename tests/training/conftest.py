@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from dap.model.config import NetworkConfig
+from training.commands import train
 from training.config import OptimizerConfig, Phase, ReportConfig, StreamConfig, TrainingConfig
 
 
@@ -33,3 +35,13 @@ def tiny() -> TrainingConfig:
         optimizer=OptimizerConfig(warmup_steps=2, cooldown_steps=2),
         report=ReportConfig(log=1, evaluate=4, checkpoint=4, keep=2, validation_scenes=2),
     )
+
+
+@pytest.fixture(scope="session")
+def smoke_runs(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """A folder of runs in which `make pipeline-smoke` was: the finished run `smoke-seed-0`, and its data."""
+    runs = tmp_path_factory.mktemp("runs")
+    options = ("--runs", str(runs), "--device", "cpu", "--threads", "1")
+    command = ["pipeline", "--preset", "smoke", "--run", "smoke-seed-0", *options]
+    CliRunner().invoke(train, command, catch_exceptions=False)
+    return runs

@@ -1,0 +1,277 @@
+"""What a run of the three-stage pipeline is, and the presets. What the paper does not say is a choice, and named so.
+
+DAP (arXiv 2512.16913): stage 1, the Scene-Invariant Labeler, learns from labelled panoramas; a discriminator learns to
+tell true depth from what stage 1 predicts, and scores its pseudo-labels; stage 2, the Realism-Invariant Labeler, learns
+from the labelled panoramas and the best pseudo-labels; stage 3, DAP, from all of them, labelled by stage 2.
+"""
+
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from dap.errors import TrainingError
+from dap.model.config import NetworkConfig
+from training.config import (
+    LOSS_PRESETS,
+    OPTIMIZER_PRESETS,
+    AugmentationConfig,
+    DiscriminatorConfig,
+    OptimizerConfig,
+    ParameterGroup,
+    Phase,
+    ReportConfig,
+    StreamConfig,
+    TrainingConfig,
+)
+from training.synthetic.sampling import Domain, Kind
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Rendered scenes that stand in for a data set that is not at hand; the pipeline packs them itself.
+
+    Attributes:
+        count: how many.
+        first_seed: the others follow; no two data sets of a run share any.
+        height: of the panoramas.
+        kind: of scene.
+        domain: how they look.
+        shard_size: scenes a shard.
+    """
+
+    count: int
+    first_seed: int
+    height: int
+    kind: Kind = "mixed"
+    domain: Domain = "standard"
+    shard_size: int = 64
+
+
+@dataclass(frozen=True)
+class ShardData:
+    """A folder of shards.
+
+    Attributes:
+        name: of the folder, below the folder of data.
+        weight: how often it is seen, in proportion to the others of its kind.
+        scenes: what it holds if it is rendered; None for one that `dap data pack` wrote.
+        curation: of unlabelled panoramas, name of the folder that `dap data curate` wrote; empty to take all of them,
+            which then must say whether they are indoor or outdoor.
+    """
+
+    name: str
+    weight: float = 1.0
+    scenes: Scenes | None = None
+    curation: str = ""
+
+
+@dataclass(frozen=True)
+class Selected:
+    """How many of the best pseudo-labels join the labelled data in stage 2."""
+
+    indoor: int = 300_000
+    outdoor: int = 300_000
+
+
+@dataclass(frozen=True)
+class LabellingConfig:
+    """How pseudo-labels are made.
+
+    Attributes:
+        batch: panoramas at a time.
+        precision: of the network.
+        ray: by Ray Data, on one machine or a cluster; else in this process, for a few.
+    """
+
+    batch: int = 8
+    precision: Literal["fp32", "bf16"] = "fp32"
+    ray: bool = True
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """A whole run.
+
+    Attributes:
+        labelled: what stage 1 learns from.
+        unlabelled: what is pseudo-labelled.
+        tests: labelled and never trained on; each stage is evaluated on them.
+        stage_1: the Scene-Invariant Labeler.
+        discriminator: see there.
+        discriminator_batch: pairs of truth and prediction a step.
+        held_out: share of each labelled data set's shards, the last ones, that stages 1 and 2 never see. The
+            discriminator is trained on them: predictions for panoramas that a labeler has learnt by heart are better
+            than pseudo-labels are. Stage 3 has all. The paper does not say how it did that.
+        selected: for stage 2.
+        stage_2: the Realism-Invariant Labeler.
+        stage_2_from: what it starts from: the weights of stage 1 or, as `stage_2` says, its own. Not published.
+        pseudo_share_2: share of pseudo-labels in what stage 2 sees. Not published.
+        stage_3: DAP.
+        stage_3_from: what it starts from: the weights of stage 2 or, as `stage_3` says, its own. Not published.
+        pseudo_share_3: share of pseudo-labels in what stage 3 sees. Not published.
+        fresh_scenes: weight of scenes rendered as they are needed, never twice, beside the labelled data; 0 for none.
+        labelling: see there.
+        window: shards that are mixed with one another while they are read.
+    """
+
+    labelled: tuple[ShardData, ...]
+    unlabelled: tuple[ShardData, ...]
+    tests: tuple[ShardData, ...]
+    stage_1: TrainingConfig
+    stage_2: TrainingConfig
+    stage_3: TrainingConfig
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    discriminator_batch: int = 16
+    held_out: float = 0.1
+    selected: Selected = field(default_factory=Selected)
+    stage_2_from: Literal["stage-1", "own"] = "stage-1"
+    pseudo_share_2: float = 0.5
+    stage_3_from: Literal["stage-2", "own"] = "own"
+    pseudo_share_3: float = 0.5
+    fresh_scenes: float = 0.0
+    labelling: LabellingConfig = field(default_factory=LabellingConfig)
+    window: int = 4
+
+    def __post_init__(self) -> None:
+        names = [data.name for data in (*self.labelled, *self.unlabelled, *self.tests)]
+        if not self.labelled or not self.unlabelled or len(set(names)) != len(names):
+            raise TrainingError(f"a run has labelled and unlabelled data, each of its own name; not {names}")
+        if not (0 < self.held_out < 1 and 0 < self.pseudo_share_2 < 1 and 0 < self.pseudo_share_3 < 1):
+            raise TrainingError("held_out, pseudo_share_2 and pseudo_share_3 are between 0 and 1")
+        ranges = sorted(
+            (data.scenes.first_seed, data.scenes.first_seed + data.scenes.count, data.name)
+            for data in (*self.labelled, *self.unlabelled, *self.tests)
+            if data.scenes is not None
+        )
+        for (_, end, one), (begin, _, other) in pairwise(ranges):
+            if begin < end:
+                raise TrainingError(f"{one} and {other} share seeds of scenes")
+
+    def with_seed(self, seed: int) -> "PipelineConfig":
+        """The same run with another seed in everything that is drawn but the data."""
+        return replace(
+            self,
+            stage_1=replace(self.stage_1, seed=seed),
+            stage_2=replace(self.stage_2, seed=seed),
+            stage_3=replace(self.stage_3, seed=seed),
+            discriminator=replace(self.discriminator, seed=seed),
+        )
+
+    def to_json(self) -> str:
+        return _PIPELINE.dump_json(self, indent=2).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> "PipelineConfig":
+        """Read what `to_json` wrote.
+
+        Raises:
+            TrainingError: a field is missing its type or its name is unknown.
+        """
+        try:
+            return _PIPELINE.validate_json(text, extra="forbid")
+        except ValidationError as error:
+            raise TrainingError(f"not a configuration of a pipeline: {error}") from error
+
+
+_PIPELINE = TypeAdapter(PipelineConfig)
+
+
+def _paper() -> PipelineConfig:
+    """The sizes are the paper's. Not published, so choices: epochs, batch, what is spherical, how data are mixed.
+
+    Data are mixed by their sizes, as if each panorama were drawn alike. About ten passes over the labelled panoramas in
+    stage 1, three over those of stage 2, two over those of stage 3, 32 at a time.
+    """
+    # Always, by factors of up to 1.2 and a tenth of a turn of hue; the paper does so to every other panorama.
+    augmentation = AugmentationConfig(
+        strength=1.0, exposure=0.18, contrast=0.18, saturation=0.18, hue=0.63, gamma=0.0, white_balance=0.0,
+        blur=0.0, noise=0.0, soften=0.0,
+    )  # fmt: skip
+    stage = TrainingConfig(
+        network=NetworkConfig("vit-l", thresholds=(100.0,), spherical=False, depth_activation="linear"),
+        phases=(Phase(height=512, steps=34_000, batch=32),),
+        loss=LOSS_PRESETS["paper"],
+        augmentation=augmentation,
+        optimizer=OPTIMIZER_PRESETS["paper"],
+        report=ReportConfig(log=50, evaluate=2000, checkpoint=1000),
+        initial="dinov3",
+        weights="dinov3_vitl16_pretrain_lvd1689m.pth",
+        precision="bf16",
+        checkpoint_activations=True,
+    )
+    return PipelineConfig(
+        labelled=(ShardData("structured3d", 18_298), ShardData("airsim360", 90_000)),
+        unlabelled=(
+            ShardData("web-videos", 1_700_000, curation="web-videos-curation"),
+            ShardData("dit360-indoor", 200_000, curation="dit360-indoor-curation"),
+        ),
+        tests=(ShardData("stanford2d3d-test"), ShardData("deep360-test")),
+        stage_1=stage,
+        stage_2=replace(stage, phases=(Phase(height=512, steps=66_000, batch=32),)),
+        stage_3=replace(stage, phases=(Phase(height=512, steps=126_000, batch=32),)),
+        pseudo_share_2=0.85,
+        pseudo_share_3=0.95,
+        labelling=LabellingConfig(precision="bf16"),
+    )
+
+
+def _small() -> PipelineConfig:
+    """Hours on a few CPU cores, all rendered: what docs/training-results.md is made with."""
+    stage = TrainingConfig(
+        network=NetworkConfig("efficientnet-lite0"),
+        phases=(Phase(height=64, steps=4000, batch=8),),
+        optimizer=OptimizerConfig(cooldown_steps=1000),
+        report=ReportConfig(log=50, evaluate=2000, checkpoint=500),
+        initial="imagenet",
+    )
+    # Goes on from stage 1, in which what ImageNet taught the convolutions was changed at a tenth of the rate.
+    gentle = (ParameterGroup(r"encoder\.(stem|stages)\.", 0.1), ParameterGroup("", 1.0))
+    further = replace(stage.optimizer, learning_rate=5e-4, groups=gentle)
+    return PipelineConfig(
+        labelled=(ShardData("small-labelled", scenes=Scenes(6000, 10_000_000, 64)),),
+        unlabelled=(ShardData("small-real-like", scenes=Scenes(6000, 20_000_000, 64, domain="real-like")),),
+        tests=(
+            ShardData("small-test-standard", scenes=Scenes(192, 30_000_000, 64)),
+            ShardData("small-test-real-like", scenes=Scenes(192, 40_000_000, 64, domain="real-like")),
+        ),
+        stage_1=stage,
+        stage_2=replace(stage, phases=(Phase(height=64, steps=2000, batch=8),), optimizer=further),
+        stage_3=stage,
+        discriminator=DiscriminatorConfig(height=64, channels=(32, 64, 128, 128), steps=2000),
+        discriminator_batch=8,
+        selected=Selected(indoor=1000, outdoor=300),
+        labelling=LabellingConfig(ray=False),
+    )
+
+
+def _smoke() -> PipelineConfig:
+    """Every stage in seconds: shows that it runs, and nothing about how well."""
+    stage = TrainingConfig(
+        network=NetworkConfig("hybrid-xs"),
+        phases=(Phase(height=32, steps=4, batch=2),),
+        stream=StreamConfig(shard_size=4, window=2, ahead=0, workers=0),
+        optimizer=OptimizerConfig(warmup_steps=1, cooldown_steps=2),
+        report=ReportConfig(log=1, evaluate=4, checkpoint=2, keep=1),
+    )
+    return PipelineConfig(
+        labelled=(ShardData("smoke-labelled", scenes=Scenes(8, 10_000_000, 32, shard_size=4)),),
+        unlabelled=(ShardData("smoke-real-like", scenes=Scenes(8, 20_000_000, 32, domain="real-like", shard_size=4)),),
+        tests=(
+            ShardData("smoke-test-standard", scenes=Scenes(2, 30_000_000, 32)),
+            ShardData("smoke-test-real-like", scenes=Scenes(2, 40_000_000, 32, domain="real-like")),
+        ),
+        stage_1=stage,
+        stage_2=stage,
+        stage_3=replace(stage, loss=LOSS_PRESETS["paper"]),
+        discriminator=DiscriminatorConfig(height=32, channels=(4, 4, 8, 8), steps=4, log=1, checkpoint=2),
+        discriminator_batch=2,
+        held_out=0.5,
+        selected=Selected(indoor=2, outdoor=1),
+        fresh_scenes=0.5,
+        labelling=LabellingConfig(batch=4, ray=False),
+    )
+
+
+PIPELINES: dict[str, PipelineConfig] = {"paper": _paper(), "small": _small(), "smoke": _smoke()}
