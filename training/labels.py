@@ -8,10 +8,9 @@
         scores-fedcba9876543210/             the same by shards
 
 Depth is in the codes of shards, `SKY` where the model's widest range mask says that it is out of range. The panoramas
-stay where they are; `labelled_samples` puts both together.
+stay where they are; `training.mixture.ShardPart` puts both together.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +20,8 @@ import numpy.typing as npt
 from dap import headers
 from dap.errors import DatasetError, InputError
 from dap.formats import png16
-from dap.upsampling import nearest
 from training.datasets import depth_codes
-from training.datasets.base import Sample, decode_rgb
-from training.datasets.shards import DEPTH, PICTURES, Member, ShardReader
+from training.datasets.shards import DEPTH, Member
 
 HASH_DIGITS = 16
 
@@ -56,38 +53,3 @@ def label_of(member: Member) -> Label:
         return Label(member.id, depth, member.metadata())
     except (InputError, ValueError, LookupError) as error:
         raise DatasetError(f"{member.id} is no label: {error!r}") from error
-
-
-def labelled_samples(
-    shards: ShardReader, labels: ShardReader, index: int, chosen: frozenset[str] | None = None
-) -> Iterator[Sample]:
-    """The panoramas of a shard with their labels as depth.
-
-    Both have the size of the smaller: the picture is reduced by area means, a label by nearest neighbour.
-
-    Args:
-        shards: of the panoramas.
-        labels: of a model for the same shards.
-        index: of the shard.
-        chosen: ids that are wanted; None for all that have a label.
-
-    Raises:
-        DatasetError: the labels are of other shards, or either cannot be read.
-    """
-    if labels.manifest.config.get("source") != shards.manifest.fingerprint:
-        raise DatasetError(f"{labels.folder} holds labels of other shards than those of {shards.folder}")
-    panoramas = shards.members(index)
-    for label in map(label_of, labels.members(index)):
-        panorama = next(member for member in panoramas if member.id == label.id)
-        if chosen is None or label.id in chosen:
-            yield _joined(panorama, label)
-
-
-def _joined(panorama: Member, label: Label) -> Sample:
-    picture = next(panorama.files[ending] for ending in PICTURES if ending in panorama.files)
-    rows = min(len(label.depth), headers.read(picture).size[0])
-    try:
-        rgb, _ = decode_rgb(picture, rows)
-    except InputError as error:
-        raise DatasetError(f"{panorama.id}: {error}") from error
-    return Sample(label.id, rgb, nearest(label.depth, rgb.shape[:2]), {**panorama.metadata(), "label": label.metadata})

@@ -129,6 +129,11 @@ def run(work: Work, rows: Sequence[Row], team: Team) -> Iterator[Row]:
         yield from (_run_on_ray if team.ray else _run_here)(work, rows, team)
 
 
+def _run_here(work: Work, rows: Sequence[Row], team: Team) -> Iterator[Row]:
+    model = work.model(team.device, team.threads)
+    yield from (work.write(model(work.read(dict(row)))) for row in rows)
+
+
 def _run_on_ray(work: Work, rows: Sequence[Row], team: Team) -> Iterator[Row]:
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -179,11 +184,6 @@ def finish(record: Path, key: Mapping[str, Any], result: Mapping[str, Any]) -> N
     write_atomically(record, json.dumps({"key": key, "result": result}, sort_keys=True).encode())
 
 
-def _run_here(work: Work, rows: Sequence[Row], team: Team) -> Iterator[Row]:
-    model = work.model(team.device, team.threads)
-    yield from (work.write(model(work.read(dict(row)))) for row in rows)
-
-
 class _Stage:
     """The actor."""
 
@@ -218,8 +218,8 @@ def _connect(ray: "ModuleType", workers: Workers) -> None:
         settings["include_dashboard"] = False
         if workers.device == "cpu":
             settings["num_gpus"] = 0
-        # Models and the tasks beside them each find room: on a machine of one core, too.
-        settings["num_cpus"] = 2 * available_cores() + (workers.count or 1)
+        # Models may take all cores; without one more, no task beside them would ever begin.
+        settings["num_cpus"] = available_cores() + (workers.count or 1)
     try:
         ray.init(address=workers.address or "local", **settings)
     except (ConnectionError, RuntimeError, ValueError) as error:
