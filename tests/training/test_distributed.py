@@ -71,6 +71,14 @@ def test_two_processes_give_the_parameters_that_one_gives(two: Path, one: Path, 
     assert farthest(expected, earlier) > 100 * ROUNDING
 
 
+def test_they_give_bit_for_bit_what_one_gives_that_takes_their_shares_one_after_the_other(
+    two: Path, tmp_path: Path
+) -> None:
+    trained = parameters(two / "replicated" / "model.safetensors")
+    expected = parameters(alone(replace(CONFIG, accumulate=2), tmp_path))
+    assert all(torch.equal(trained[name], expected[name]) for name in expected)
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_the_log_speaks_of_the_whole_batch(two: Path, one: Path, name: str) -> None:
     """And the norm of the gradient is that of the whole batch, which Adam's parameters would not tell."""
