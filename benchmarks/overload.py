@@ -96,7 +96,7 @@ class Measurements:
     "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the numbers here."
 )
 def main(model: str, seconds: float, times: float, deadline: float, burst: int, json_path: Path | None) -> None:
-    """Measure, and print a table."""
+    """Ten times more requests than the service can bear: refusals, deadlines, memory."""
     with running_service("--model", model, "--log-level", "warning") as service:
         measured = uvloop.run(measure(service, SAMPLE.read_bytes(), seconds, times, deadline, burst))
     click.echo(as_markdown(measured))
