@@ -209,7 +209,8 @@ def dap_s(
 ) -> None:
     """Train the bundled model from scratch, on rendered scenes only.
 
-    Under torchrun the processes share every batch, and the model comes out the same.
+    Under torchrun (`torchrun --nproc-per-node 8 -m -- dap train dap-s ...`) the processes share every batch, and the
+    model comes out the same.
 
     The run's folder holds its configuration, log, checkpoints, previews and, at the end, model.safetensors.
     """

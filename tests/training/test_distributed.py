@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed.run import parse_args
 
 from dap.model.checkpoints import load_network
 from tests.training.drawn import DrawnSource
@@ -110,6 +112,17 @@ def test_processes_that_do_not_share_the_folder_all_refuse(two: Path) -> None:
         complaint = json.loads((two / f"refusal-{index}.json").read_text())
         assert "every process needs the same folder" in complaint
         assert f"is at step {step} here" in complaint
+
+
+def test_torchrun_leaves_the_options_of_the_documented_commands_alone() -> None:
+    """Without `--` it takes `--run` for one of its own."""
+    lines = [line for line in (ROOT / "docs" / "training.md").read_text().splitlines() if line.startswith("torchrun ")]
+    assert lines
+    for line in lines:
+        given = parse_args(shlex.split(line)[1:])
+        assert (given.module, given.training_script) == (True, "dap")
+        assert given.training_script_args[0] == "train"
+        assert "--run" in given.training_script_args
 
 
 def test_a_process_that_nobody_started_with_others_is_alone() -> None:
