@@ -133,7 +133,7 @@ def experiments(
     device: str,
     threads: int,
 ) -> None:
-    """Make a table of docs/training-results.md: runs of the pipeline over several seeds, and what they show.
+    """Show whether it works: a table of what runs of the pipeline over several seeds come to.
 
     It can be stopped at any moment and run again. The runs are RUNS/PRESET-VARIANT-seed-N.
     """

@@ -218,12 +218,12 @@ def _paper() -> PipelineConfig:
 
 
 def _small() -> PipelineConfig:
-    """Hours on a few CPU cores, all rendered: what docs/training-results.md is made with."""
+    """An hour or two on one CPU core, all rendered: what the experiments of `training.experiments` vary."""
     stage = TrainingConfig(
         network=NetworkConfig("efficientnet-lite0"),
-        phases=(Phase(height=64, steps=4000, batch=8),),
-        optimizer=OptimizerConfig(cooldown_steps=1000),
-        report=ReportConfig(log=50, evaluate=2000, checkpoint=500),
+        phases=(Phase(height=64, steps=3000, batch=8),),
+        optimizer=OptimizerConfig(cooldown_steps=750),
+        report=ReportConfig(log=50, evaluate=1500, checkpoint=250),
         initial="imagenet",
     )
     # Goes on from stage 1, in which what ImageNet taught the convolutions was changed at a tenth of the rate.
@@ -237,7 +237,7 @@ def _small() -> PipelineConfig:
             ShardData("small-test-real-like", scenes=Scenes(192, 40_000_000, 64, domain="real-like")),
         ),
         stage_1=stage,
-        stage_2=replace(stage, phases=(Phase(height=64, steps=2000, batch=8),), optimizer=further),
+        stage_2=replace(stage, phases=(Phase(height=64, steps=1500, batch=8),), optimizer=further),
         stage_3=stage,
         discriminator=DiscriminatorConfig(height=64, channels=(32, 64, 128, 128), steps=2000),
         discriminator_batch=8,

@@ -1,5 +1,6 @@
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,17 @@ def test_the_selection_is_measured_on_runs_that_are_there(smoke_runs: Path) -> N
     )
     assert rows[0]["the truly best"]["AbsRel"] <= rows[0]["as many at random"]["AbsRel"]
     assert rows[0]["the truly best"]["AbsRel"] <= rows[0]["selected by the discriminator"]["AbsRel"]
+
+
+def test_a_range_mask_is_measured_at_its_own_threshold(smoke_runs: Path) -> None:
+    variants = {"20m": EXPERIMENTS["thresholds"].variants(SMOKE)["20m"]}
+    alone = replace(EXPERIMENTS["thresholds"], variants=lambda _: variants)
+    rows = run_experiment(
+        alone, "smoke", SMOKE, 1, lambda name: Place(smoke_runs / "more" / name, smoke_runs / "data", Process())
+    )
+    assert rows[0]["20m"]["smoke-test-standard: AbsRel"] > 0
+    assert 0 <= rows[0]["20m"]["smoke-test-standard: IoU out of range"] <= 1
+    assert 0 <= rows[0]["20m"]["smoke-test-standard: lost in range"] <= 1
 
 
 def test_a_run_of_another_configuration_is_left_alone(smoke_runs: Path, tmp_path: Path) -> None:

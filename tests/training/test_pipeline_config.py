@@ -1,9 +1,12 @@
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from dap.errors import TrainingError
+from dap.model.dap import DapNetwork
 from training.pipeline_config import PIPELINES, PipelineConfig, ShardData
 
 
@@ -30,6 +33,19 @@ def test_the_paper_preset_has_the_numbers_that_are_published() -> None:
         loss = stage.loss
         assert (loss.silog, loss.dense_fidelity, loss.sobel, loss.normal, loss.points) == (1.0, 0.4, 5.0, 2.0, 2.0)
     assert sum(data.weight for data in paper.unlabelled) == 1_900_000
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_parameter_has_a_group_where_there_are_groups(name: str) -> None:
+    preset = PIPELINES[name]
+    with torch.device("meta"):
+        parameters = [parameter for parameter, _ in DapNetwork(preset.stage_1.network).named_parameters()]
+    for stage in (preset.stage_1, preset.stage_2, preset.stage_3):
+        assert stage.network == preset.stage_1.network, "stage 2 can start from stage 1"
+        if stage.optimizer.groups:
+            patterns = [group.pattern for group in stage.optimizer.groups]
+            found = [next(p for p in patterns if re.match(p, parameter)) for parameter in parameters]
+            assert set(found) == set(patterns)
 
 
 def test_another_seed_changes_all_that_is_drawn_and_no_data() -> None:
