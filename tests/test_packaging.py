@@ -40,7 +40,7 @@ def test_the_wheel_holds_the_bundled_model_its_card_and_the_types(names: set[str
 def test_the_wheel_holds_the_packages_and_the_licence_and_nothing_else(names: set[str]) -> None:
     info = f"depth_any_panorama-{PROJECT['version']}.dist-info"
     assert f"{info}/licenses/LICENSE" in names
-    packages = {"dap", "service", "training", "model_export", "benchmarks", "demo"}  # `dap bench` starts the demo's process
+    packages = {"dap", "service", "training", "model_export", "benchmarks", "demo"}  # `dap bench` uses both
     assert {name.split("/")[0] for name in names} == packages | {info}
     assert [name for name in names if name.endswith((".pyc", ".pt", ".npz"))] == []
 
