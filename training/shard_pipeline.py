@@ -8,7 +8,7 @@ What passes through is one row a shard, never a part of one, so whoever writes h
 or not at all, the batches of a model never mix shards, and the result does not depend on how many workers there are,
 which of them died, or how often the work was stopped. The price is memory: a few shards for each worker, decoded.
 
-On a cluster all folders and files must have the same paths on every machine.
+On a cluster the driver runs on one of its nodes, and all folders and files have the same paths on every machine.
 """
 
 import json
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dap.engines.cores import available_cores
-from dap.errors import DapError, EngineUnavailable, TrainingError
+from dap.errors import DapError, EngineUnavailable, InvalidParameter, TrainingError
 from training.datasets.shards import write_atomically
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Workers:
     Attributes:
         count: models side by side; None for one a GPU, or one in all where there is none.
         device: `cpu`, `cuda`, or `auto` for GPUs where there are any.
-        address: of a Ray cluster (`auto`, `host:port`, `ray://host:port`); None for this machine alone.
+        address: of a Ray cluster that this machine is a node of, `auto` or `host:port`; None for this machine alone.
     """
 
     count: int | None = None
@@ -99,9 +99,16 @@ def started(workers: Workers) -> Iterator[Team]:
     """Ray, with this process as its driver, until the context ends; one that runs in this process already is used.
 
     Raises:
+        InvalidParameter: the address is that of a Ray client server.
         TrainingError: Ray is not installed, or does not answer at the address.
         EngineUnavailable: a GPU is asked for, and there is none.
     """
+    if workers.address is not None and workers.address.startswith("ray://"):
+        # Tried with Ray 2.60: Ray Data's executor needs a driver that is part of the cluster.
+        raise InvalidParameter(
+            "Ray Data does not run through a Ray client: run this on a node of the cluster with --address auto, "
+            f"by hand or with `ray job submit`; got {workers.address}"
+        )
     ray = _ray()
     ours = not ray.is_initialized()
     if ours:

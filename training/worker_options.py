@@ -33,8 +33,8 @@ def workers_options(command: Command) -> Command:
         ),
         option(
             "--address",
-            help="Of a Ray cluster, host:port, ray://host:port or auto: it then works there, where all paths must be "
-            "the same. Default: this machine alone.",
+            help="Of the Ray cluster that this machine is a node of, auto or host:port: all of it works, with the same "
+            "paths everywhere. Default: this machine alone.",
         ),
     )
     for decorate in reversed(options):

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from dap.engines.cores import available_cores
-from dap.errors import DatasetError, ModelFileInvalid, TrainingError
+from dap.errors import DatasetError, InvalidParameter, ModelFileInvalid, TrainingError
 from dap.predictor import Predictor
 from tests.training.label_files import ALONE, model, packed, verdicts
 from training.datasets.base import SKY
@@ -183,4 +183,9 @@ def test_a_worker_killed_in_the_middle_loses_and_doubles_nothing(tmp_path: Path)
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(TrainingError, match=r"depth-any-panorama\[label\]"), started(Workers()):
+        pass
+
+
+def test_a_ray_client_is_told_to_run_on_the_cluster() -> None:
+    with pytest.raises(InvalidParameter, match="ray job submit"), started(Workers(address="ray://head:10001")):
         pass
