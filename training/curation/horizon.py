@@ -8,8 +8,9 @@ Coughlan and Yuille, ICCV 1999). No training, no weights, a tenth of a second.
 
 Limits: it needs verticals. Where no direction stands out (fields, water, dunes, a crowd) the answer is that it cannot
 be told, which is no reason to leave a panorama out: the filter finds leaning cameras in rooms and streets, and lets
-most of nature pass. A lean beyond `SEARCHED_DEG` is not looked for. One that is found is within about two degrees. A
-scene of slanted lines (a staircase's rails, ramps) may deceive it.
+most of nature pass. A lean beyond `SEARCHED_DEG` is not looked for. Of 15 real rooms for which it was certain all were
+within 4 degrees of their known lean; of 27 turned pictures of rendered scenes, one street was wrong by 14. A scene of
+slanted lines (a staircase's rails, ramps) may deceive it.
 """
 
 import functools
