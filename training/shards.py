@@ -9,9 +9,7 @@ just the same, and no result depends on who rendered what when.
 import logging
 import multiprocessing
 import os
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -30,6 +28,7 @@ from dap.errors import TrainingError
 from training.synthetic import RENDERER_VERSION
 from training.synthetic.render import render_batch
 from training.synthetic.sampling import Kind
+from training.worker_process import follow_parent
 
 # Training scenes of each height have a million seeds of their own; the validation scenes are the seeds from 0 on.
 SEEDS_PER_ROW = 1_000_000
@@ -210,15 +209,7 @@ class RenderAhead:
 
 
 def _begin_worker() -> None:
-    """Make a spawned process a quiet neighbour: low priority, one thread, no Ctrl-C, no life after its parent."""
+    """Make a spawned process a quiet neighbour."""
     os.nice(10)
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    follow_parent()

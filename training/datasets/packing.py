@@ -12,8 +12,6 @@ import json
 import logging
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -43,6 +41,7 @@ from training.datasets.shards import (
     write_atomically,
     write_shard,
 )
+from training.worker_process import follow_parent
 
 ImageCodec = Literal["jpeg", "png", "stored"]
 IMAGE_CODECS: tuple[ImageCodec, ...] = get_args(ImageCodec)
@@ -254,14 +253,6 @@ def _write_all(shards: list[_Shard], workers: int) -> Iterator[tuple[Path, Shard
 
 
 def _begin_worker() -> None:
-    """Make a spawned process a quiet neighbour: one thread, no Ctrl-C, no life after its parent."""
+    """Make a spawned process a quiet neighbour."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    follow_parent()
