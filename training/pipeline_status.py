@@ -1,6 +1,5 @@
 """How every stage of a run stands: for `dap train status`, while another process works on it or none does."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 from training.pipeline_config import PipelineConfig
 from training.pipeline_state import StageRecord, is_busy
-from training.stages import STAGES, Run, Stage
+from training.stages import STAGES, Run, Stage, last_event
 from training.trainer import latest_checkpoint, read_progress
 
 Standing = Literal["waiting", "running", "stopped", "done", "outdated"]
@@ -79,9 +78,7 @@ def _progress(run: Run, stage: Stage) -> tuple[int | None, int | None]:
         checkpoint = latest_checkpoint(folder)
         return (read_progress(checkpoint).step if checkpoint else 0), _steps(run.config, stage.name)
     if stage.name == "discriminator":
-        log = folder / "log.jsonl"
-        lines = log.read_text().splitlines() if log.exists() else []
-        return (json.loads(lines[-1])["step"] if lines else 0), run.config.discriminator.steps
+        return last_event(folder / "log.jsonl").get("step", 0), run.config.discriminator.steps
     if stage.name in _LABELER_OF:
         # A record is written when its shard is whole.
         return len(list(folder.glob("*/*/*-[0-9]*.json"))), _shards(run)

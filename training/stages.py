@@ -302,6 +302,13 @@ def last_scores(log: Path) -> dict[str, dict[str, float | None]]:
     return found
 
 
+def last_event(log: Path) -> dict[str, Any]:
+    """The last line of a log; empty where there is none yet, as in a training of fewer steps than a line has."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    found: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+    return found
+
+
 def stage_1(run: Run) -> Made:
     """The labelled data without what is held out."""
     config = run.config.stage_1
@@ -381,8 +388,9 @@ def discriminate(run: Run) -> Made:
 
         folder = run.folder("discriminator")
         train_discriminator(pairs, config.discriminator, place.process.device, folder)
-    last = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()][-1]
-    return Made(sha256_of(folder / FINAL_FILE), {name: last.get(name) for name in ("loss", "true", "predicted")})
+    last = last_event(folder / "log.jsonl")
+    result: dict[str, Any] = {name: last[name] for name in ("loss", "true", "predicted") if name in last}
+    return Made(sha256_of(folder / FINAL_FILE), result)
 
 
 def labeler_of(run: Run, stage: str) -> Labeler:

@@ -19,7 +19,7 @@ from training.pipeline_config import PIPELINES, PipelineConfig
 from training.pipeline_state import RunState, StageRecord
 from training.scoring import read_scores
 from training.selection import Selection
-from training.stages import STAGES, Place, Run, run_pipeline, selection_file
+from training.stages import STAGES, Place, Run, last_event, run_pipeline, selection_file
 from training.trainer import train
 
 SMOKE = PIPELINES["smoke"]
@@ -195,6 +195,12 @@ def begin_again_from(run: Run, names: tuple[str, ...]) -> None:
     for name in names:
         shutil.rmtree(run.folder(name))
         RunState(run.place.folder).write(name, StageRecord())
+
+
+def test_a_log_that_has_no_line_yet_says_nothing(tmp_path: Path) -> None:
+    assert last_event(tmp_path / "log.jsonl") == {}
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+    assert last_event(tmp_path / "log.jsonl") == {"step": 2}
 
 
 def test_labels_are_of_the_labeler_that_made_them(copied: Callable[[PipelineConfig], Run]) -> None:
