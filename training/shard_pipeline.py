@@ -14,6 +14,7 @@ On a cluster the driver runs on one of its nodes, and all folders and files have
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,14 +111,29 @@ def started(workers: Workers) -> Iterator[Team]:
             f"by hand or with `ray job submit`; got {workers.address}"
         )
     ray = _ray()
-    ours = not ray.is_initialized()
-    if ours:
-        _connect(ray, workers)
-    try:
+    if ray.is_initialized():
         yield _team(ray, workers)
-    finally:
-        if ours:
+        return
+    with _stdout_to_stderr():
+        _connect(ray, workers)
+        try:
+            yield _team(ray, workers)
+        finally:
             ray.shutdown()
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Whoever reads a command's JSON is not to find lines of Ray's C++ in it."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def run(work: Work, rows: Sequence[Row], team: Team) -> Iterator[Row]:
