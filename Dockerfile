@@ -19,6 +19,8 @@ COPY dap ./dap
 COPY service ./service
 COPY training ./training
 COPY model_export ./model_export
+COPY benchmarks ./benchmarks
+COPY demo ./demo
 RUN python3 -m pip --python /app/bin/python install --no-deps .
 
 
