@@ -84,7 +84,7 @@ def test_a_plain_install_needs_no_torch_and_no_gpu() -> None:
 def test_every_dependency_has_a_lower_bound_and_a_tested_version() -> None:
     pins = re.findall(r"^(\S+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     extras = PROJECT["optional-dependencies"]
-    extra = [requirement for name in ("train", "label", "export", "dev") for requirement in extras[name]]
+    extra = [requirement for name in ("train", "video", "label", "export", "dev") for requirement in extras[name]]
     required = [*PROJECT["dependencies"], *(one for one in extra if not one.startswith(PROJECT["name"]))]
     bounds = dict(re.fullmatch(r"([\w-]+)(?:\[\w+\])?(.*)", requirement).groups() for requirement in required)
     assert {

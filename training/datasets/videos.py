@@ -4,7 +4,7 @@ DAP took 1.7 million frames of 250,000 videos; at what distance is not published
 the distance is counted in seconds. Listing opens each video for its length and decodes nothing; a frame is found by its
 time, from the key frame before it.
 
-Needs PyAV (BSD-3-Clause), which the extra `train` brings; its wheels hold FFmpeg with libx264 and libx265, under
+Needs PyAV (BSD-3-Clause), which the extra `video` brings; its wheels hold FFmpeg with libx264 and libx265, under
 licences of their own.
 """
 
@@ -80,7 +80,7 @@ def _av() -> ModuleType:
     try:
         import av
     except ModuleNotFoundError as error:
-        raise DatasetError("reading videos needs PyAV: install `av`, or depth-any-panorama[train]") from error
+        raise DatasetError("reading videos needs PyAV: install `av`, or depth-any-panorama[video]") from error
     module: ModuleType = av
     return module
 

@@ -65,7 +65,7 @@ def test_a_file_that_is_no_video_is_refused_with_its_path(tmp_path: Path) -> Non
 def test_without_pyav_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.mp4").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(DatasetError, match=r"depth-any-panorama\[train\]"):
+    with pytest.raises(DatasetError, match=r"depth-any-panorama\[video\]"):
         Videos(tmp_path).entries("all")
 
 
