@@ -47,6 +47,9 @@ threads_option = option(
     envvar="DAP_THREADS",
     help="Cores that work on one panorama on the CPU; by default all that this process may use.",
 )
+device_option = option(
+    "--device", default="auto", envvar="DAP_DEVICE", help="cpu, cuda or cuda:N; auto: a GPU where there is one."
+)
 range_option = option(
     "--range",
     type=click.Choice([*(f"{threshold:g}" for threshold in RANGES), "none"]),
@@ -113,12 +116,7 @@ def runtime_options(command: Command) -> Command:
             envvar="DAP_ENGINE",
             help="What runs it; auto: what its file is for.",
         ),
-        option(
-            "--device",
-            default="auto",
-            envvar="DAP_DEVICE",
-            help="cpu, cuda or cuda:N; auto: a GPU where there is one.",
-        ),
+        device_option,
         threads_option,
         option(
             "--precision",

@@ -46,6 +46,22 @@ def some_of(names: Iterable[str]) -> dict[str, Any]:
     return {"pattern": f"^{name}(,{name})*$"}
 
 
+def format_field(formats: Iterable[str], *several: str) -> Any:
+    """A parameter `format`: names of a registry.
+
+    Args:
+        formats: the names.
+        several: examples of several names with commas between; without any, one name is taken.
+    """
+    names = list(formats)
+    described = f"Format of the answer: {', '.join(names)}. Goes before the header Accept."
+    if several:
+        described += " Several, with commas between, come as application/zip, or as multipart/mixed if the header "
+        described += "Accept prefers that."
+    schema = some_of(names) if several else one_of(names)
+    return Field(default=None, description=described, examples=[*names, *several], json_schema_extra=schema)
+
+
 def frame_field(of: str) -> Any:
     """A parameter `frame`: the axes of points, normals or poses."""
     return Field(

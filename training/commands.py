@@ -18,7 +18,7 @@ from dap.errors import InvalidParameter, TrainingError
 from dap.model.checkpoints import load_network
 from dap.model.dap import DapNetwork
 from dap.models import find_model
-from dap.options import option, threads_option
+from dap.options import device_option, option, threads_option
 from dap.progress import log_to_stderr, progress
 from training import mask_head
 from training.batches import Share, Source
@@ -145,12 +145,7 @@ def _folder_options(command: Callable[..., None]) -> Callable[..., None]:
                 help="With --resume: begin the cool-down at the checkpoint and end after it.",
             ),
             option("--evaluate-every", type=int, help="Steps between evaluations."),
-            option(
-                "--device",
-                default="auto",
-                envvar="DAP_DEVICE",
-                help="cpu, cuda or cuda:N; auto: a GPU where there is one.",
-            ),
+            device_option,
             threads_option,
             option(
                 "--dev-folder",

@@ -10,7 +10,7 @@ import torch
 
 from dap.engines.cores import available_cores
 from dap.errors import TrainingError
-from dap.options import json_option, option, threads_option
+from dap.options import device_option, json_option, option, threads_option
 from training.distributed import Process, this_process
 from training.experiments import EXPERIMENTS, markdown, run_experiment
 from training.pipeline_config import PIPELINES, PipelineConfig
@@ -120,7 +120,7 @@ def use_threads(threads: int | None) -> int:
 @option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File for the table as well.")
 @runs_option
 @data_option
-@option("--device", default="auto", envvar="DAP_DEVICE", help="cpu, cuda or cuda:N; auto: a GPU where there is one.")
+@device_option
 @option("--threads", type=click.IntRange(1), default=1, help="Cores; the same number gives the same numbers.")
 def experiments(
     *,

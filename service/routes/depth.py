@@ -20,7 +20,7 @@ from dap.formats.colormaps import COLORMAPS
 from dap.formats.depth import DEPTH_FORMATS
 from dap.formats.negotiation import choose_many, negotiate, quality
 from service.openapi import BUNDLES, panorama_answer, panorama_body
-from service.parameters import AcceptHeader, PanoramaQuery, one_of, some_of
+from service.parameters import AcceptHeader, PanoramaQuery, format_field, one_of
 from service.pipeline import Job, Result
 from service.requests import Posted
 from service.responses import AnswerResponse
@@ -37,13 +37,7 @@ _NUMBER_HEADERS = {
 
 
 class DepthQuery(PanoramaQuery):
-    format: str | None = Field(
-        default=None,
-        description=f"Format of the answer: {', '.join(DEPTH_FORMATS)}. Goes before the header Accept. Several, with "
-        "commas between, come as application/zip, or as multipart/mixed if the header Accept prefers that.",
-        examples=[*DEPTH_FORMATS, "png,exr,json"],
-        json_schema_extra=some_of(DEPTH_FORMATS),
-    )
+    format: str | None = format_field(DEPTH_FORMATS, "png,exr,json")
     fill: Fill = Field(
         default="nan",
         description=f"What {', '.join(entry.name for entry in _FLOATS)} hold where depth is not valid: NaN, the range "

@@ -22,7 +22,7 @@ from dap.panorama import Limits
 from dap.postprocess import DepthOptions
 from dap.truth import TruthFile
 from service.openapi import BUNDLES, pair_body, panorama_answer
-from service.parameters import AcceptHeader, PredictionQuery, one_of, some_of
+from service.parameters import AcceptHeader, PredictionQuery, format_field, one_of
 from service.pipeline import Job, Pipeline, Result
 from service.requests import Posted
 from service.responses import AnswerResponse
@@ -57,13 +57,7 @@ class EvaluateQuery(PredictionQuery):
         "data set.",
         examples=[100],
     )
-    format: str | None = Field(
-        default=None,
-        description=f"Format of the answer: {', '.join(EVALUATION_FORMATS)}. Goes before the header Accept. Several, "
-        "with commas between, come as application/zip, or as multipart/mixed if the header Accept prefers that.",
-        examples=["json", "jpeg", "json,jpeg"],
-        json_schema_extra=some_of(EVALUATION_FORMATS),
-    )
+    format: str | None = format_field(EVALUATION_FORMATS, "json,jpeg")
 
     def compared(self) -> tuple[Protocol, DepthOptions]:
         """What is compared, and the prediction that it is compared of.

@@ -13,7 +13,7 @@ from dap.formats.normals import NORMAL_FORMATS
 from dap.normals import NormalMap, normals
 from dap.sphere import Frame
 from service.openapi import panorama_answer, panorama_body
-from service.parameters import AcceptHeader, PanoramaQuery, SizeParameter, frame_field, one_of
+from service.parameters import AcceptHeader, PanoramaQuery, SizeParameter, format_field, frame_field
 from service.pipeline import Job, Result
 from service.requests import Posted
 from service.responses import AnswerResponse
@@ -29,12 +29,7 @@ class NormalsQuery(PanoramaQuery):
         examples=["model", "input", "2048x1024"],
     )
     frame: Frame = frame_field("normals")
-    format: str | None = Field(
-        default=None,
-        description=f"Format of the answer: {', '.join(NORMAL_FORMATS)}. Goes before the header Accept.",
-        examples=list(NORMAL_FORMATS),
-        json_schema_extra=one_of(NORMAL_FORMATS),
-    )
+    format: str | None = format_field(NORMAL_FORMATS)
 
 
 @router.post(

@@ -14,7 +14,7 @@ from dap.formats.clouds import CLOUD_FORMATS
 from dap.formats.negotiation import choose
 from dap.sphere import Frame
 from service.openapi import panorama_answer, panorama_body
-from service.parameters import AcceptHeader, PanoramaQuery, SizeParameter, frame_field, one_of
+from service.parameters import AcceptHeader, PanoramaQuery, SizeParameter, format_field, frame_field
 from service.pipeline import Job, Result
 from service.requests import Posted
 from service.responses import AnswerResponse
@@ -56,12 +56,7 @@ class PointCloudQuery(PanoramaQuery):
         "differs by more than this share of it. 0.1 is a good start.",
         examples=[0.1],
     )
-    format: str | None = Field(
-        default=None,
-        description=f"Format of the answer: {', '.join(CLOUD_FORMATS)}. Goes before the header Accept.",
-        examples=list(CLOUD_FORMATS),
-        json_schema_extra=one_of(CLOUD_FORMATS),
-    )
+    format: str | None = format_field(CLOUD_FORMATS)
 
 
 @router.post(

@@ -16,7 +16,7 @@ from dap.formats.views import VIEW_FORMATS
 from dap.sphere import Frame
 from dap.views import FOV_LIMITS_DEG, MAX_COUNT, SIDE_LIMITS, Layout, Measure, Views, pixel_count, views
 from service.openapi import panorama_answer, panorama_body
-from service.parameters import AcceptHeader, PanoramaQuery, PixelSize, frame_field, one_of
+from service.parameters import AcceptHeader, PanoramaQuery, PixelSize, format_field, frame_field
 from service.pipeline import Job, Result
 from service.requests import Posted
 from service.responses import AnswerResponse
@@ -57,12 +57,7 @@ class ViewsQuery(PanoramaQuery):
         examples=["ray"],
     )
     frame: Frame = frame_field("world that the poses lead to")
-    format: str | None = Field(
-        default=None,
-        description=f"Format of the answer: {', '.join(VIEW_FORMATS)}. Goes before the header Accept.",
-        examples=list(VIEW_FORMATS),
-        json_schema_extra=one_of(VIEW_FORMATS),
-    )
+    format: str | None = format_field(VIEW_FORMATS)
 
     @model_validator(mode="after")
     def _views_can_be_made(self) -> Self:
