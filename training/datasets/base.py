@@ -10,7 +10,7 @@ Depth is the distance along the ray in metres, with two values of their own, the
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -161,6 +161,22 @@ class Dataset(ABC):
             depth = nearest(np.where(depth > 0, depth, UNKNOWN).astype(np.float32, copy=False), rgb.shape[:2])
         known = {"dataset": self.name, "place": self.place, "source_size": list(source_size)}
         return Sample(entry.id, rgb, depth, {**known, **entry.metadata})
+
+    def read_many(self, entries: Sequence[Entry], height: int | None = None) -> Iterator[Sample | DatasetError]:
+        """Decode panoramas, in their order, where it is quicker so than one by one.
+
+        Args:
+            entries: some of `entries`.
+            height: of the samples, as `read` has it.
+
+        Yields:
+            For each entry what `read` would return, or raise: one that is broken keeps none of the others back.
+        """
+        for entry in entries:
+            try:
+                yield self.read(entry, height)
+            except DatasetError as error:
+                yield error
 
     @abstractmethod
     def _find(self, split: str) -> Iterator[Entry]:

@@ -112,19 +112,17 @@ class _Shard:
         return record
 
     def _samples(self, left_out: list[LeftOut]) -> Iterator[tuple[str, dict[str, bytes]]]:
-        for entry in self.entries:
-            try:
-                members = self._members(entry)
-            except DatasetError as error:
-                if not self.options.skip_broken:
-                    raise
-                _log.warning("left out: %s", error)
-                left_out.append(LeftOut(entry.id, str(error)))
+        samples = self.dataset.read_many(self.entries, self.options.height)
+        for entry, sample in zip(self.entries, samples, strict=True):
+            if isinstance(sample, Sample):
+                yield entry.id, self._members(entry, sample)
+            elif self.options.skip_broken:
+                _log.warning("left out: %s", sample)
+                left_out.append(LeftOut(entry.id, str(sample)))
             else:
-                yield entry.id, members
+                raise sample
 
-    def _members(self, entry: Entry) -> dict[str, bytes]:
-        sample = self.dataset.read(entry, self.options.height)
+    def _members(self, entry: Entry, sample: Sample) -> dict[str, bytes]:
         ending, picture = self._picture(entry, sample)
         members = {ending: picture, METADATA: encode_metadata(sample)}
         return members if sample.depth is None else {**members, DEPTH: encode_depth(sample.depth)}

@@ -3,18 +3,20 @@
 They stand in for AirSim360 and Structured3D where these are not at hand. A seed is a scene: the same anywhere.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from dap.errors import InvalidParameter
+from dap.errors import DatasetError, InvalidParameter
 from training.datasets.base import SKY, UNKNOWN, Dataset, Entry, Place, Sample
 from training.synthetic import RENDERER_VERSION
 from training.synthetic.sampling import DOMAINS, KINDS, Domain, Kind, is_outdoors
 
 DEFAULT_HEIGHT = 512
+RENDERED_AT_ONCE = 16
+"""Scenes. Of 64 rows, three times as quick as one by one; of 128, 1.7 times; of 256 and more, no quicker."""
 
 
 class Rendered(Dataset):
@@ -64,15 +66,31 @@ class Rendered(Dataset):
             entry: one of `entries`.
             height: of the panorama; None for 512.
         """
+        return self._render([entry], height)[0]
+
+    def read_many(self, entries: Sequence[Entry], height: int | None = None) -> Iterator[Sample | DatasetError]:
+        """Render panoramas, some at a time: quicker, and the same."""
+        for first in range(0, len(entries), RENDERED_AT_ONCE):
+            yield from self._render(entries[first : first + RENDERED_AT_ONCE], height)
+
+    def _render(self, entries: Sequence[Entry], height: int | None) -> list[Sample]:
         # torch takes a second to load, which listing and checking files need not wait for.
         from training.synthetic.render import render_batch
 
         size = height or DEFAULT_HEIGHT
-        drawn = render_batch([entry.metadata["seed"]], size, 2 * size, self._kind, domain=self._domain)
-        depth = np.where(drawn.sky[0].numpy(), SKY, drawn.depth[0].numpy())
-        metadata = {"dataset": self.name, "source_size": [size, 2 * size], **entry.metadata}
-        truth = np.where(drawn.known[0].numpy(), depth, UNKNOWN) if self.labelled else None
-        return Sample(entry.id, drawn.rgb[0].numpy(), truth, metadata)
+        seeds = [entry.metadata["seed"] for entry in entries]
+        drawn = render_batch(seeds, size, 2 * size, self._kind, domain=self._domain)
+        depth = np.where(drawn.sky.numpy(), SKY, drawn.depth.numpy())
+        truth = np.where(drawn.known.numpy(), depth, UNKNOWN)
+        return [
+            Sample(
+                entry.id,
+                drawn.rgb[index].numpy(),
+                truth[index] if self.labelled else None,
+                {"dataset": self.name, "source_size": [size, 2 * size], **entry.metadata},
+            )
+            for index, entry in enumerate(entries)
+        ]
 
 
 class RenderedPictures(Rendered):

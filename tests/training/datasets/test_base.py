@@ -6,7 +6,7 @@ import pytest
 
 from dap.errors import DatasetError, InvalidParameter
 from tests.training.datasets.files import SIZE, depth_of, write_npy, write_rgb
-from training.datasets.base import Dataset, Entry, entry_id
+from training.datasets.base import Dataset, Entry, Sample, entry_id
 
 
 class Pairs(Dataset):
@@ -42,6 +42,15 @@ def test_listing_opens_no_file(dataset: Pairs) -> None:
     for path in dataset.root.iterdir():
         path.write_bytes(b"not what it seems")
     assert len(dataset.entries("all")) == 2
+
+
+def test_one_that_is_broken_among_many_keeps_none_of_the_others_back(dataset: Pairs) -> None:
+    (dataset.root / "a.png").write_bytes(b"broken")
+    broken, whole = dataset.read_many(dataset.entries("all"), height=16)
+    assert isinstance(broken, DatasetError)
+    assert "a.png" in str(broken)
+    assert isinstance(whole, Sample)
+    assert (whole.id, whole.rgb.shape) == ("b", (16, 32, 3))
 
 
 def test_depth_is_resized_by_nearest_neighbour(dataset: Pairs) -> None:

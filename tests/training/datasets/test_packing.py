@@ -12,7 +12,8 @@ import pytest
 
 from dap.errors import DatasetError, InvalidParameter
 from tests.training.datasets.files import SIZE, write_npy, write_rgb
-from training.datasets import packing
+from training.datasets import packing, rendered
+from training.datasets.base import Dataset
 from training.datasets.deep360 import Deep360
 from training.datasets.images import Images
 from training.datasets.labelled_folder import LabelledFolder
@@ -236,3 +237,14 @@ def test_rendered_scenes_are_packed_like_any_data_set(tmp_path: Path) -> None:
     assert samples[2].depth is not None
     assert truth.depth is not None
     np.testing.assert_array_equal(np.isposinf(samples[2].depth), np.isposinf(truth.depth))
+
+
+def test_scenes_rendered_many_at_a_time_and_one_by_one_are_packed_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendered, "RENDERED_AT_ONCE", 4)
+    scenes, options = Rendered(8), PackOptions(height=16, shard_size=6)
+    pack(scenes, "all", tmp_path / "many", options)
+    monkeypatch.setattr(Rendered, "read_many", Dataset.read_many)
+    pack(scenes, "all", tmp_path / "one", options)
+    assert written(tmp_path / "many") == written(tmp_path / "one")

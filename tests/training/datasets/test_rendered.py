@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 
 from dap.errors import InvalidParameter
-from training.datasets.rendered import Rendered, RenderedPictures
+from training.datasets.base import Sample
+from training.datasets.rendered import RENDERED_AT_ONCE, Rendered, RenderedPictures
 from training.synthetic import RENDERER_VERSION
 from training.synthetic.render import render_batch
+from training.synthetic.sampling import Domain, Kind
 
 
 def test_a_sample_is_the_scene_of_its_seed_with_codes_for_sky_and_unknown() -> None:
@@ -21,6 +23,20 @@ def test_a_sample_is_the_scene_of_its_seed_with_codes_for_sky_and_unknown() -> N
     assert (sample.depth[~known] == 0).all()
     np.testing.assert_array_equal(sample.depth[known & ~sky], truth.depth[0].numpy()[known & ~sky])
     assert sample.metadata["place"] == "outdoor"
+
+
+def test_many_are_rendered_in_a_few_calls_and_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = Rendered(RENDERED_AT_ONCE + 2)
+    batches = []
+
+    def counted(seeds: list[int], height: int, width: int, kind: Kind, domain: Domain) -> object:
+        batches.append(len(seeds))
+        return render_batch(seeds, height, width, kind, domain=domain)
+
+    monkeypatch.setattr("training.synthetic.render.render_batch", counted)
+    samples = list(dataset.read_many(dataset.entries("all"), 8))
+    assert batches == [RENDERED_AT_ONCE, 2]
+    assert [s.metadata["seed"] for s in samples if isinstance(s, Sample)] == list(range(RENDERED_AT_ONCE + 2))
 
 
 def test_an_id_names_the_renderer_that_drew_it() -> None:
