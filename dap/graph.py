@@ -10,6 +10,7 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from dap.errors import ModelFileInvalid
 
@@ -22,8 +23,11 @@ _CHILDREN: dict[str, dict[int, str]] = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
 }
-_MODEL_METADATA = 14
-_TENSOR_EXTERNAL_DATA = 13
+_MODEL_GRAPH, _MODEL_METADATA = 7, 14
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT = 1, 5, 12
+_NODE_INPUT, _NODE_OUTPUT = 1, 2
+_TENSOR_NAME, _TENSOR_EXTERNAL_DATA = 8, 13
+_VALUE_NAME = 1
 _DEEPEST = 32  # messages within messages; ours have four
 
 
@@ -104,6 +108,37 @@ def read_graph_metadata(path: Path) -> GraphMetadata:
     return GraphMetadata.from_entries(entries)
 
 
+def without_range(model: bytes) -> bytes:
+    """The same graph with no output but `depth`, and nothing in it that only the others need.
+
+    Asked for one output of several, ONNX Runtime still runs every node of the graph (1.32: dap-s takes as long for
+    depth as for depth and range masks), so what should not run must not be there.
+
+    Args:
+        model: an ONNX file that `read_graph_metadata` has found sound.
+    """
+    graph = next(field for field in _fields(model, 0, len(model)) if field.number == _MODEL_GRAPH)
+    fields = list(_fields(model, graph.start, graph.end))
+    needed = {b"depth"}
+    kept: set[int] = set()
+    # Nodes are in the order in which they run.
+    for field in reversed(fields):
+        if field.number == _GRAPH_NODE and not needed.isdisjoint(_texts(model, field, _NODE_OUTPUT)):
+            needed.update(_read_names(model, *field.body, "node"))
+            kept.add(field.key)
+    names = {_GRAPH_INITIALIZER: _TENSOR_NAME, _GRAPH_OUTPUT: _VALUE_NAME}
+    for field in fields:
+        wanted = {b"depth"} if field.number == _GRAPH_OUTPUT else needed
+        if field.number in names and not wanted.isdisjoint(_texts(model, field, names[field.number])):
+            kept.add(field.key)
+    left_out = {_GRAPH_NODE, *names}
+    body = b"".join(
+        model[field.key : field.end] for field in fields if field.key in kept or field.number not in left_out
+    )
+    head = bytes([_MODEL_GRAPH << 3 | 2]) + _to_varint(len(body))
+    return b"".join((model[: graph.key], head, body, model[graph.end :]))
+
+
 def size_from_json(text: str) -> tuple[int, int]:
     """(H, W) from its JSON.
 
@@ -118,16 +153,16 @@ def size_from_json(text: str) -> tuple[int, int]:
 
 
 def _metadata_entries(data: mmap.mmap) -> Iterator[tuple[str, str]]:
-    for number, start, end in _fields(data, 0, len(data)):
+    for number, _, start, end in _fields(data, 0, len(data)):
         if number == _MODEL_METADATA:
-            entry = {field: data[low:high].decode() for field, low, high in _fields(data, start, end)}
+            entry = {field: data[low:high].decode() for field, _, low, high in _fields(data, start, end)}
             yield entry.get(1, ""), entry.get(2, "")
 
 
 def _has_external_data(data: mmap.mmap, start: int, end: int, message: str, depth: int) -> bool:
     if depth > _DEEPEST:
         raise IndexError
-    for number, low, high in _fields(data, start, end):
+    for number, _, low, high in _fields(data, start, end):
         if message == "tensor":
             if number == _TENSOR_EXTERNAL_DATA:
                 return True
@@ -136,17 +171,44 @@ def _has_external_data(data: mmap.mmap, start: int, end: int, message: str, dept
     return False
 
 
-def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(number, first byte, end) of each length-delimited field; the others are stepped over. IndexError if cut off."""
+def _texts(data: bytes, message: "_Field", number: int) -> Iterator[bytes]:
+    return (data[field.start : field.end] for field in _fields(data, *message.body) if field.number == number)
+
+
+def _read_names(data: bytes, start: int, end: int, message: str) -> Iterator[bytes]:
+    """What a node reads, and what the nodes of the graphs within it read, which see the names around them."""
+    for field in _fields(data, start, end):
+        if message == "node" and field.number == _NODE_INPUT:
+            yield data[field.start : field.end]
+        elif (child := _CHILDREN[message].get(field.number)) in ("node", "attribute", "graph"):
+            yield from _read_names(data, *field.body, child)
+
+
+class _Field(NamedTuple):
+    """Of a message: its number, where its key begins, and where what it holds begins and ends."""
+
+    number: int
+    key: int
+    start: int
+    end: int
+
+    @property
+    def body(self) -> tuple[int, int]:
+        return self.start, self.end
+
+
+def _fields(data: mmap.mmap | bytes, start: int, end: int) -> Iterator[_Field]:
+    """Each length-delimited field; the others are stepped over. IndexError if cut off."""
     position = start
     while position < end:
+        begin = position
         key, position = _varint(data, position)
         wire_type = key & 7
         if wire_type == 2:
             length, position = _varint(data, position)
             if position + length > end:
                 raise IndexError
-            yield key >> 3, position, position + length
+            yield _Field(key >> 3, begin, position, position + length)
             position += length
         elif wire_type == 0:
             _, position = _varint(data, position)
@@ -158,7 +220,7 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, i
         raise IndexError
 
 
-def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
+def _varint(data: mmap.mmap | bytes, position: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         byte = data[position]
@@ -167,6 +229,14 @@ def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
     raise IndexError
+
+
+def _to_varint(value: int) -> bytes:
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*parts, value))
 
 
 def _ascending(text: str) -> tuple[float, ...]:

@@ -54,6 +54,11 @@ class DepthOptions:
             )
 
     @property
+    def needs_in_range(self) -> bool:
+        """Whether `finish` looks at the in-range probabilities: without them an engine has less to do."""
+        return self.range is not None or self.camera_height is not None or self.keep_in_range
+
+    @property
     def needs_colours(self) -> bool:
         """Whether `finish` looks at the panorama's colours, best at the size of the depth map asked for."""
         return self.upsample == "guided"
@@ -81,7 +86,8 @@ def finish(
     """The depth map asked for: blend, scale, range mask, nadir mask, size, in this order.
 
     Args:
-        outputs: depth (H, W) and in-range probabilities (T, H, W) of each of `engine_inputs`.
+        outputs: depth (H, W) and in-range probabilities (T, H, W) of each of `engine_inputs`; of the latter T is 0
+            where not `options.needs_in_range`.
         thresholds: T metres of the model, ascending.
         options: of the depth map.
         model: its name.

@@ -99,7 +99,10 @@ class Predictor:
         source = self._opened(panorama)
         seen = self._at_size(source, self.engine.input_size)
         with self._turn:
-            inferences = [self.engine.infer(pixels[None]) for pixels in engine_inputs(seen.pixels, options)]
+            inferences = [
+                self.engine.infer(pixels[None], in_range=options.needs_in_range)
+                for pixels in engine_inputs(seen.pixels, options)
+            ]
         sizes = {"input": seen.source_size, "model": self.engine.input_size}
         wanted = sizes[size] if isinstance(size, str) else size
         return finish(

@@ -55,7 +55,8 @@ class Inferred:
 
     Attributes:
         depth: float32 (H, W), metres along the ray, finite.
-        in_range: float32 (T, H, W), for each threshold of the model the probability that the surface is nearer.
+        in_range: float32 (T, H, W), for each threshold of the model the probability that the surface is nearer; T may
+            be 0 where it was not asked for.
         queue_s: seconds from arrival to the start of the batch.
         inference_s: seconds of the batch on the engine.
     """
@@ -69,6 +70,7 @@ class Inferred:
 @dataclass(eq=False)
 class _Item:
     panorama: Pixels
+    in_range: bool
     arrived: float
     answer: asyncio.Future[Inferred] = field(default_factory=asyncio.Future)
 
@@ -187,10 +189,10 @@ class Batcher:
         finally:
             self._places.discard(place)
 
-    async def _infer(self, panorama: Pixels) -> Inferred:
+    async def _infer(self, panorama: Pixels, in_range: bool) -> Inferred:
         if not self.is_alive:
             raise NotReady("the model is not running")
-        item = _Item(panorama, asyncio.get_running_loop().time())
+        item = _Item(panorama, in_range, asyncio.get_running_loop().time())
         self._queue.append(item)
         self._arrival.set()
         if not self._fits(self._queue[0], among=self._queue):
@@ -248,8 +250,11 @@ class Batcher:
         """Run a batch. Where it fails, run its halves: a bad panorama, or one too many for the device, fails alone."""
         loop = asyncio.get_running_loop()
         try:
-            panoramas = [item.panorama for item in batch]
-            seconds, answers = await self._on_engine(panoramas, lambda: not all(item.is_abandoned for item in batch))
+            seconds, answers = await self._on_engine(
+                [item.panorama for item in batch],
+                lambda: not all(item.is_abandoned for item in batch),
+                in_range=any(item.in_range for item in batch),
+            )
         except EngineUnavailable:
             raise  # The device is gone for good, and this task with it.
         except Exception as error:  # noqa: BLE001 - whatever one panorama does to the engine, the others live on
@@ -266,12 +271,14 @@ class Batcher:
                 queue_s = max(0.0, ended - item.arrived - seconds)
                 item.answer.set_result(Inferred(*answer, queue_s, inference_s=seconds))
 
-    async def _on_engine(self, panoramas: Sequence[Pixels], is_wanted: Callable[[], bool] = lambda: True) -> _Answers:
+    async def _on_engine(
+        self, panoramas: Sequence[Pixels], is_wanted: Callable[[], bool] = lambda: True, *, in_range: bool = True
+    ) -> _Answers:
         limit_s = self._limits.run_s
         try:
             async with asyncio.timeout(limit_s) as limit:
                 loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._threads, _infer, self._engine, panoramas, is_wanted)
+                return await loop.run_in_executor(self._threads, _infer, self._engine, panoramas, is_wanted, in_range)
         except TimeoutError:
             if not limit.expired():
                 raise  # the engine's own
@@ -324,12 +331,14 @@ class Place:
         pixels: how many may still be brought.
     """
 
-    def __init__(self, infer: Callable[[Pixels], Awaitable[Inferred]], pixels: int) -> None:
+    def __init__(self, infer: Callable[[Pixels, bool], Awaitable[Inferred]], pixels: int) -> None:
         self._infer = infer
         self.pixels = pixels
 
-    async def infer(self, panorama: Pixels) -> Inferred:
+    async def infer(self, panorama: Pixels, *, in_range: bool = True) -> Inferred:
         """Depth of one panorama, uint8 (H, W, 3), from the next batch that has room for it.
+
+        Without `in_range` its batch has range probabilities only if another panorama in it needs them.
 
         A caller that is cancelled gives up its place: its panorama reaches the engine only if it is there already.
 
@@ -339,15 +348,15 @@ class Place:
             OutOfMemory: the device has no room even for this panorama alone.
         """
         self.pixels -= panorama.size // 3
-        return await self._infer(panorama)
+        return await self._infer(panorama, in_range)
 
 
-def _infer(engine: Engine, panoramas: Sequence[Pixels], is_wanted: Callable[[], bool]) -> _Answers:
+def _infer(engine: Engine, panoramas: Sequence[Pixels], is_wanted: Callable[[], bool], in_range: bool) -> _Answers:
     """In a thread of the engine: what it takes, and what it says of each panorama; nothing if nobody wants it now."""
     if not is_wanted():
         return 0.0, []
     started = time.perf_counter()
-    inference = engine.infer(np.stack(panoramas))
+    inference = engine.infer(np.stack(panoramas), in_range=in_range)
     seconds = time.perf_counter() - started
     return seconds, [
         (depth, in_range) if np.isfinite(depth).all() and np.isfinite(in_range).all() else None

@@ -197,7 +197,7 @@ class Pipeline:
             with self._telemetry.tracer.stage("decode"):
                 decoded = await self._decode(picture, job, served.engine.input_size)
             timing = Timing(decode=time.perf_counter() - started)
-            inferred = await _all([self._infer(place, pixels) for pixels in decoded.inputs])
+            inferred = await _all([self._infer(place, pixels, job) for pixels in decoded.inputs])
         last = max(inferred, key=lambda one: one.queue_s + one.inference_s)
         timing = replace(timing, queue=last.queue_s, inference=last.inference_s)
         started = time.perf_counter()
@@ -219,9 +219,9 @@ class Pipeline:
         height, width = header.image.size
         return await self._decoding.run(height * width, _decode, header, self._limits, job, input_size, output_size)
 
-    async def _infer(self, place: Place, panorama: Pixels) -> Inferred:
+    async def _infer(self, place: Place, panorama: Pixels, job: Job[Body]) -> Inferred:
         with self._telemetry.tracer.stage("queue") as stage:
-            inferred = await place.infer(panorama)
+            inferred = await place.infer(panorama, in_range=job.options.needs_in_range)
             stage.became("inference", inferred.queue_s)
             return inferred
 

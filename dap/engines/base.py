@@ -21,11 +21,17 @@ class Inference:
     Attributes:
         depth: float32 (B, H, W), metres along the ray.
         in_range: float32 (B, T, H, W), for each threshold of the model, in ascending order, the probability that the
-            surface is nearer.
+            surface is nearer; (B, 0, H, W) where it was not asked for.
     """
 
     depth: npt.NDArray[np.float32]
     in_range: npt.NDArray[np.float32]
+
+
+def no_range(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The probabilities that go with depth (B, H, W) where none were asked for: (B, 0, H, W)."""
+    count, height, width = depth.shape
+    return np.empty((count, 0, height, width), np.float32)
 
 
 class Engine(Protocol):
@@ -47,8 +53,13 @@ class Engine(Protocol):
     thresholds: tuple[float, ...]
     lanes: int
 
-    def infer(self, panoramas: npt.NDArray[np.uint8]) -> Inference:
+    def infer(self, panoramas: npt.NDArray[np.uint8], *, in_range: bool = True) -> Inference:
         """Depth and range probabilities of uint8 (B, H, W, 3) RGB panoramas.
+
+        Args:
+            panoramas: of the input size.
+            in_range: whether anybody wants the probabilities. Without them the range mask head need not run, and the
+                depth is the same.
 
         Raises:
             EngineError: the run failed, or gave NaN or infinity.

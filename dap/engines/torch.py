@@ -63,7 +63,7 @@ class TorchEngine:
         self._network: PixelNetwork | None = PixelNetwork(network).eval().to(self._device)
         self._precision = precision
 
-    def infer(self, panoramas: npt.NDArray[np.uint8]) -> Inference:
+    def infer(self, panoramas: npt.NDArray[np.uint8], *, in_range: bool = True) -> Inference:
         """See `dap.engines.base.Engine.infer`; any batch size, panoramas of the model's input size."""
         if self._network is None:
             raise EngineError("The engine is closed.")
@@ -71,8 +71,8 @@ class TorchEngine:
         try:
             with torch.inference_mode(), self._autocast():
                 pixels = torch.from_numpy(np.require(panoramas, requirements=["C", "W"])).to(self._device)
-                depth, in_range = self._network(pixels)
-                return check_finite(Inference(depth.float().cpu().numpy(), in_range.float().cpu().numpy()))
+                depth, probabilities = self._network(pixels, in_range=in_range)
+                return check_finite(Inference(depth.float().cpu().numpy(), probabilities.float().cpu().numpy()))
         except (RuntimeError, MemoryError) as error:
             raise as_engine_error(error, "torch", self.device, len(panoramas)) from error
 

@@ -26,7 +26,8 @@ class NetworkOutput(NamedTuple):
         depth: float32 (B, H, W), metres along the ray.
         log_depth: float32 (B, H, W), natural logarithm of `depth`, computed from the logit: exact where the sigmoid
             has run out of digits.
-        range_logits: float32 (B, T, H, W), for each threshold; above 0 the surface is nearer than the threshold.
+        range_logits: float32 (B, T, H, W), for each threshold; above 0 the surface is nearer than the threshold. T is 0
+            where they were not asked for.
     """
 
     depth: Tensor
@@ -55,8 +56,8 @@ class DapNetwork(nn.Module):
         last = self.depth_head.last_conv
         nn.init.constant_(last.bias, math.log(start / (1 - start)))  # type: ignore[arg-type]
 
-    def forward(self, images: Tensor) -> NetworkOutput:
-        """Depth and range logits.
+    def forward(self, images: Tensor, *, in_range: bool = True) -> NetworkOutput:
+        """Depth and range logits; without `in_range` the mask heads do not run.
 
         Raises:
             InvalidParameter: height or width is not a multiple of 16.
@@ -66,7 +67,10 @@ class DapNetwork(nn.Module):
             raise InvalidParameter(f"Height and width must be multiples of {PATCH}; the image is {height}x{width}.")
         taps = self.encoder(images)
         depth, log_depth = self._activate(self.depth_head(taps, (height, width))[:, 0].float())
-        return NetworkOutput(depth, log_depth, self._range_logits(taps, (height, width)).float())
+        logits = (
+            self._range_logits(taps, (height, width)) if in_range else depth.new_empty(len(images), 0, height, width)
+        )
+        return NetworkOutput(depth, log_depth, logits.float())
 
     @property
     def mask_heads(self) -> list[DptHead]:
@@ -101,9 +105,12 @@ class PixelNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, panorama: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (B, H, W, 3) RGB to depth, float32 (B, H, W) metres, and in-range probabilities (B, T, H, W)."""
-        output = self.network(self.normalise(panorama))
+    def forward(self, panorama: Tensor, *, in_range: bool = True) -> tuple[Tensor, Tensor]:
+        """uint8 (B, H, W, 3) RGB to depth, float32 (B, H, W) metres, and in-range probabilities (B, T, H, W).
+
+        Without `in_range` the mask heads do not run, and T is 0.
+        """
+        output = self.network(self.normalise(panorama), in_range=in_range)
         return output.depth, output.range_logits.sigmoid()
 
     def normalise(self, panorama: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from PIL import Image
 from dap.client import LONGEST_PAUSE_S, AsyncClient, Client
 from dap.cloud import PointCloud
 from dap.depth import DepthMap
-from dap.engines.base import Inference
+from dap.engines.base import Inference, no_range
 from dap.errors import (
     DapError,
     DeadlineExceeded,
@@ -50,11 +50,12 @@ class SlantEngine:
     input_size = SIZE
     thresholds = (10.0, 20.0, 50.0, 100.0)
 
-    def infer(self, panoramas: npt.NDArray[np.uint8]) -> Inference:
+    def infer(self, panoramas: npt.NDArray[np.uint8], *, in_range: bool = True) -> Inference:
         depth = np.tile(1.0005 + np.arange(SIZE[1], dtype=np.float32) / 1000, (len(panoramas), SIZE[0], 1))
         depth[:, 0] = 15
-        in_range = np.stack([(depth < threshold).astype(np.float32) for threshold in self.thresholds], axis=1)
-        return Inference(depth.astype(np.float32), in_range)
+        thresholds = self.thresholds if in_range else ()
+        nearer = [(depth < threshold).astype(np.float32) for threshold in thresholds]
+        return Inference(depth.astype(np.float32), np.stack(nearer, axis=1) if nearer else no_range(depth))
 
     def warm_up(self, batch_sizes: Any) -> None:
         pass

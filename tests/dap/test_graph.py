@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from dap.errors import ModelFileInvalid
-from dap.graph import GraphMetadata, read_graph_metadata, size_from_json
+from dap.graph import GraphMetadata, read_graph_metadata, size_from_json, without_range
 from tests.dap.graphs import METADATA, red_graph, save
 
 
@@ -123,3 +123,33 @@ def test_bytes_of_any_kind_raise_nothing_but_our_error(data: bytes, tmp_path_fac
 def test_a_size_is_height_and_width() -> None:
     assert size_from_json("[256, 512]") == (256, 512)
     assert size_from_json("[96, 256]") == (96, 256)
+
+
+def names(entries: object) -> list[str]:
+    return [entry.name or entry.output[0] for entry in entries]
+
+
+def test_without_range_only_what_depth_needs_is_left() -> None:
+    model = red_graph()
+    left = onnx.load_from_string(without_range(model.SerializeToString()))
+    onnx.checker.check_model(left, full_check=True)
+    assert names(left.graph.output) == ["depth"]
+    assert [node.output[0] for node in left.graph.node] == ["red", "red_float", "metres", "one", "many", "depth"]
+    assert names(left.graph.initializer) == ["red_channel", "divisor", "channel_axis", "copies"]
+    del left.graph.node[:], left.graph.initializer[:], left.graph.output[:]
+    del model.graph.node[:], model.graph.initializer[:], model.graph.output[:]
+    assert left == model
+
+
+def test_what_a_branch_reads_from_around_it_is_left() -> None:
+    model = red_graph()
+    value = helper.make_tensor_value_info("chosen", TensorProto.FLOAT, None)
+    branch = helper.make_graph([helper.make_node("Identity", ["nearer_float"], ["chosen"])], "branch", [], [value])
+    nodes = model.graph.node
+    nodes[5].output[0] = "depth_without_branch"
+    nodes[7].output[0] = "nearer_float"
+    nodes.append(helper.make_node("If", ["is_day"], ["depth"], then_branch=branch, else_branch=branch))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "is_day"))
+    left = onnx.load_from_string(without_range(model.SerializeToString()))
+    assert [node.output[0] for node in left.graph.node][-3:] == ["nearer", "nearer_float", "depth"]
+    assert names(left.graph.initializer)[-2:] == ["thresholds", "is_day"]

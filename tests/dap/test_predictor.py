@@ -82,12 +82,29 @@ def test_a_blend_sees_the_panorama_twice_the_second_time_from_behind(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     infer, seen = predictor.engine.infer, []
-    monkeypatch.setattr(predictor.engine, "infer", lambda pixels: [seen.append(pixels[0]), infer(pixels)][1])
+    monkeypatch.setattr(predictor.engine, "infer", lambda pixels, **_: [seen.append(pixels[0]), infer(pixels)][1])
     blended = predictor.predict(FAR_RIGHT, size="model", seam="blend")
     straight, turned = seen
     np.testing.assert_array_equal(turned, np.roll(straight, 16, axis=1))
     # This model says the same of a pixel wherever it is.
     np.testing.assert_allclose(blended.depth, predictor.predict(FAR_RIGHT, size="model").depth, rtol=1e-5)
+
+
+def test_only_who_asks_for_a_range_or_a_scale_has_range_masks_computed(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infer, asked = predictor.engine.infer, []
+    monkeypatch.setattr(
+        predictor.engine,
+        "infer",
+        lambda pixels, in_range: [asked.append(in_range), infer(pixels, in_range=in_range)][1],
+    )
+    without = predictor.predict(FAR_RIGHT, range=None)
+    within = predictor.predict(FAR_RIGHT, range=100)
+    predictor.predict(FAR_RIGHT, range=None, keep_in_range=True)
+    predictor.predict(FAR_RIGHT, range=None, camera_height=1.6)
+    assert asked == [False, True, True, True]
+    np.testing.assert_array_equal(without.depth, within.depth)
 
 
 @pytest.mark.parametrize("source", ["file", "pixels"])
@@ -151,7 +168,7 @@ def test_threads_that_share_a_predictor_take_turns_at_the_engine(
 ) -> None:
     infer, inside, most = predictor.engine.infer, threading.Semaphore(1), []
 
-    def alone(panoramas: np.ndarray) -> Any:
+    def alone(panoramas: np.ndarray, **_: bool) -> Any:
         most.append(inside.acquire(blocking=False))
         inference = infer(panoramas)
         inside.release()

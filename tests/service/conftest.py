@@ -28,7 +28,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from dap.engines.base import Inference
+from dap.engines.base import Inference, no_range
 from dap.graph import GraphMetadata
 from service.app import create_app
 from service.serving import State
@@ -39,6 +39,7 @@ from service.settings import Settings
 class RedEngine:
     """Depth in metres is the red channel / 2; a pixel is in range of each threshold that is farther.
 
+    `asked_in_range` says of each batch whether range probabilities were asked for.
     `gate` holds the engine inside a run while it is cleared; `entered` tells that a run has begun.
     """
 
@@ -49,6 +50,7 @@ class RedEngine:
     lanes: int = 1
     before: Callable[[npt.NDArray[np.uint8]], None] = lambda panoramas: None
     batches: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    asked_in_range: list[bool] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     closed: bool = False
@@ -60,14 +62,17 @@ class RedEngine:
     def batch_sizes(self) -> list[int]:
         return [len(batch) for batch in self.batches]
 
-    def infer(self, panoramas: npt.NDArray[np.uint8]) -> Inference:
+    def infer(self, panoramas: npt.NDArray[np.uint8], *, in_range: bool = True) -> Inference:
         self.batches.append(panoramas)
+        self.asked_in_range.append(in_range)
         self.entered.release()
         assert self.gate.wait(timeout=10)
         self.before(panoramas)
         depth = panoramas[..., 0].astype(np.float32) / 2
-        in_range = np.stack([(depth < threshold).astype(np.float32) for threshold in self.thresholds], axis=1)
-        return Inference(depth, in_range)
+        if not in_range:
+            return Inference(depth, no_range(depth))
+        nearer = [(depth < threshold).astype(np.float32) for threshold in self.thresholds]
+        return Inference(depth, np.stack(nearer, axis=1))
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         for size in batch_sizes:

@@ -53,13 +53,13 @@ async def busy(engine, batcher: Batcher) -> AsyncIterator[asyncio.Task]:
     engine.gate.set()
 
 
-async def infer(batcher: Batcher, pixels: npt.NDArray[np.uint8]) -> Inferred:
+async def infer(batcher: Batcher, pixels: npt.NDArray[np.uint8], *, in_range: bool = True) -> Inferred:
     with batcher.reserve(pixels.size // 3) as place:
-        return await place.infer(pixels)
+        return await place.infer(pixels, in_range=in_range)
 
 
-def submit(batcher: Batcher, *panoramas: npt.NDArray[np.uint8]) -> list[asyncio.Task]:
-    return [asyncio.create_task(infer(batcher, pixels)) for pixels in panoramas]
+def submit(batcher: Batcher, *panoramas: npt.NDArray[np.uint8], in_range: bool = True) -> list[asyncio.Task]:
+    return [asyncio.create_task(infer(batcher, pixels, in_range=in_range)) for pixels in panoramas]
 
 
 async def outcomes(tasks: list[asyncio.Task]) -> list[object]:
@@ -99,6 +99,19 @@ async def test_a_panorama_of_another_size_stays_at_the_front_and_is_not_overtake
             waiting = submit(batcher, panorama(1), panorama(2, height=6), panorama(3))
         await asyncio.gather(*waiting)
     assert [reds(batch) for batch in engine.batches] == [[0], [1], [2], [3]]
+
+
+async def test_range_masks_are_asked_for_where_one_of_the_batch_needs_them(engine) -> None:
+    async with running(engine, BatchLimits(items=2, queued_pixels=100 * PIXELS)) as batcher:
+        async with busy(engine, batcher):
+            without = submit(batcher, panorama(20), panorama(40), panorama(60), in_range=False)
+            within = submit(batcher, panorama(80))
+        answers = await asyncio.gather(*without, *within)
+    assert [reds(batch) for batch in engine.batches] == [[0], [20, 40], [60, 80]]
+    assert engine.asked_in_range == [True, False, True]
+    assert [answer.depth[0, 0] for answer in answers] == [10.0, 20.0, 30.0, 40.0]
+    assert answers[0].in_range.shape == (0, 4, 8)
+    assert answers[3].in_range.shape == (4, 4, 8)
 
 
 async def test_each_run_is_reported(engine) -> None:
@@ -324,8 +337,8 @@ class TestFailure:
     async def test_nan_is_an_error_of_its_panorama_alone(self, engine) -> None:
         infer = engine.infer
 
-        def infer_with_a_hole(panoramas: npt.NDArray[np.uint8]):
-            inference = infer(panoramas)
+        def infer_with_a_hole(panoramas: npt.NDArray[np.uint8], **asked: bool):
+            inference = infer(panoramas, **asked)
             inference.depth[panoramas[..., 0] == 13] = np.nan
             return inference
 

@@ -25,6 +25,10 @@ def single() -> Job:
     return Job(DepthOptions(), as_posted, lambda result: result.depth_map)
 
 
+def depth_of(result) -> Any:
+    return result.depth_map.depth
+
+
 @asynccontextmanager
 async def running(engine, **settings: Any) -> AsyncIterator[Pipeline]:
     configured, telemetry = Settings(**settings), Telemetry()
@@ -112,6 +116,18 @@ async def test_an_answer_of_many_pixels_is_refused_though_its_depth_map_is_small
     with pytest.raises(TooManyPixels, match="128x64, 1000000000 in all"):
         await pipeline.answer(panorama(height=64), job)
     assert engine.batches == []
+
+
+@pytest.mark.parametrize("seam", ["none", "blend"])
+async def test_who_asks_for_no_range_has_no_range_masks_computed(pipeline, engine, panorama, seam) -> None:
+    engine.asked_in_range.clear()
+    maps = [
+        (await pipeline.answer(panorama(), Job(DepthOptions(range=range_m, seam=seam), as_posted, depth_of))).body
+        for range_m in (None, 100)
+    ]
+    assert set(engine.asked_in_range) == {False, True}
+    assert not engine.asked_in_range[0]
+    np.testing.assert_array_equal(maps[0], maps[1])
 
 
 async def test_pixels_of_the_models_size_need_no_decoding(pipeline) -> None:

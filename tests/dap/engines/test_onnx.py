@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from dap.engines.onnx import OnnxEngine
 from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid, OutOfMemory
@@ -45,6 +45,30 @@ def test_panoramas_that_run_side_by_side_are_answered_in_their_order(red: Path, 
     np.testing.assert_array_equal(inference.depth[:, 3, 5], batch)
     assert inference.in_range.shape == (count, 4, *SIZE)
     np.testing.assert_array_equal(inference.in_range[:, 0, 3, 5], [metres < 10 for metres in batch])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch", [(5.0,), (5.0, 30.0, 60.0)])
+def test_without_range_masks_the_depth_is_the_same(red: Path, threads: int, batch: tuple[float, ...]) -> None:
+    inference = opened(red, device="cpu", threads=threads).infer(red_panorama(*batch), in_range=False)
+    np.testing.assert_array_equal(inference.depth[:, 3, 5], batch)
+    assert inference.in_range.shape == (len(batch), 0, *SIZE)
+
+
+@pytest.mark.parametrize("batch", [(5.0,), (5.0, 30.0)], ids=["alone", "side by side"])
+def test_what_only_range_masks_need_is_not_computed_without_them(tmp_path: Path, batch: tuple[float, ...]) -> None:
+    """There is no room for the masks of this model, so it would fail if it tried."""
+    model = red_graph()
+    nodes = model.graph.node
+    nodes.append(helper.make_node("Expand", ["in_range_of_one", "too_many"], ["in_range_of_many"]))
+    nodes[-2].output[0] = "in_range_of_one"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1 << 40, 1, 1, 1, 1]), "too_many"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "first_axis"))
+    nodes.append(helper.make_node("ReduceMax", ["in_range_of_many", "first_axis"], ["in_range"], keepdims=0))
+    engine = opened(save(model, tmp_path / "hungry.onnx"), device="cpu", threads=2)
+    with pytest.raises(OutOfMemory):
+        engine.infer(red_panorama(*batch))
+    np.testing.assert_array_equal(engine.infer(red_panorama(*batch), in_range=False).depth[:, 3, 5], batch)
 
 
 def test_it_says_what_it_is(red: Path) -> None:

@@ -46,6 +46,17 @@ def test_it_answers_with_the_networks_own_numbers(checkpoint: Path, engine: Torc
     np.testing.assert_allclose(inference.in_range, expected.range_logits.sigmoid(), atol=1e-6)
 
 
+def test_without_range_masks_their_head_does_not_run_and_the_depth_is_the_same(
+    engine: TorchEngine, panoramas: np.ndarray
+) -> None:
+    within = engine.infer(panoramas)
+    network = engine._network.network
+    network.mask_head.register_forward_hook(lambda *_: pytest.fail("the mask head ran"))
+    without = engine.infer(panoramas, in_range=False)
+    assert without.in_range.shape == (2, 0, *SIZE)
+    np.testing.assert_array_equal(without.depth, within.depth)
+
+
 def test_it_says_what_it_is(engine: TorchEngine) -> None:
     assert (engine.name, engine.device, engine.input_size) == ("torch", "cpu", SIZE)
     assert engine.thresholds == (10.0, 20.0, 50.0, 100.0)
@@ -99,7 +110,7 @@ def test_broken_weights_are_an_error(tmp_path: Path) -> None:
 def test_no_room_is_told_from_other_failures(
     engine: TorchEngine, monkeypatch: pytest.MonkeyPatch, failure: RuntimeError, error: type[EngineError]
 ) -> None:
-    def fail(pixels: torch.Tensor) -> None:
+    def fail(pixels: torch.Tensor, **_: bool) -> None:
         raise failure
 
     monkeypatch.setattr(engine, "_network", fail)
