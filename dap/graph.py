@@ -41,6 +41,8 @@ class GraphMetadata:
         input_size: (H, W) in pixels of the input `panorama`.
         licence: of the weights, as a person reads it.
         weights_sha256: hash of the checkpoint that the graph was exported from.
+        spherical: longitude is a circle to the network: it has no seam, and turning the panorama by whole patches turns
+            its answer. False of a file from before this was written down.
     """
 
     name: str
@@ -48,6 +50,7 @@ class GraphMetadata:
     input_size: tuple[int, int]
     licence: str
     weights_sha256: str
+    spherical: bool = False
 
     def entries(self) -> dict[str, str]:
         """The same as `metadata_props` holds it: text under text."""
@@ -57,6 +60,7 @@ class GraphMetadata:
             "dap.input_size": json.dumps(self.input_size),
             "dap.licence": self.licence,
             "dap.weights_sha256": self.weights_sha256,
+            "dap.spherical": json.dumps(self.spherical),
         }
 
     @classmethod
@@ -78,6 +82,7 @@ class GraphMetadata:
             input_size=size_from_json(entries["dap.input_size"]),
             licence=entries["dap.licence"],
             weights_sha256=entries["dap.weights_sha256"],
+            spherical=_flag("dap.spherical", entries.get("dap.spherical", "false")),
         )
 
 
@@ -247,6 +252,12 @@ def _ascending(text: str) -> tuple[float, ...]:
             f"dap.thresholds is {text!r}: expected ascending metres such as [10.0, 20.0, 50.0, 100.0]"
         )
     return thresholds
+
+
+def _flag(key: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ModelFileInvalid(f"{key} is {text!r}: expected true or false.")
+    return text == "true"
 
 
 def _json_list(text: str) -> list[object]:

@@ -44,6 +44,7 @@ class Model:
         path: where the file is, or will be once it is downloaded.
         hub: the file on a hub, where it has one.
         bundled: part of this package.
+        spherical: longitude is a circle to its network, so it has no seam to blend.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Model:
     path: Path
     hub: HubFile | None = None
     bundled: bool = False
+    spherical: bool = False
 
     @property
     def state(self) -> State:
@@ -79,6 +81,7 @@ def known_models() -> tuple[Model, ...]:
             thresholds=RANGES,
             path=Path(__file__).parent / "weights" / "dap-s.onnx",
             bundled=True,
+            spherical=True,
         ),
         Model(
             name="dap-official-l",
@@ -188,6 +191,7 @@ def _exported(path: Path) -> Model:
         input_size=metadata.input_size,
         thresholds=metadata.thresholds,
         path=path,
+        spherical=metadata.spherical,
     )
 
 
@@ -208,14 +212,16 @@ def _checkpoint(path: Path) -> Model:
     if CONFIG_KEY not in metadata:
         return _official_layout(path)
     size = metadata.get("dap.input_size")
+    config = NetworkConfig.from_json(metadata[CONFIG_KEY])
     return Model(
         name=metadata.get("dap.name", path.stem),
         description="checkpoint of this project",
         licence=metadata.get("dap.licence", _NOT_STATED),
         source=path.name,
         input_size=size_from_json(size) if size else (256, 512),
-        thresholds=NetworkConfig.from_json(metadata[CONFIG_KEY]).thresholds,
+        thresholds=config.thresholds,
         path=path,
+        spherical=config.spherical,
     )
 
 

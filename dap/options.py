@@ -69,7 +69,7 @@ def depth_options(command: Command) -> Command:
             type=click.Choice(SEAMS),
             default="none",
             help="blend: predict twice, half a turn apart, for no seam at the left and right border; takes twice as "
-            "long.",
+            "long. Models that go round the circle, such as dap-s, have none and predict once.",
         ),
         option(
             "--upsample",

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from dap.depth import SEAMS, UPSAMPLES, DepthMap, Seam, Upsample, apply_range, check_range
 from dap.errors import InvalidParameter
 from dap.floor import floor_distance
+from dap.model.config import PATCH
 from dap.seam import Output, blend, half_turn
 from dap.sphere import latitudes
 from dap.upsampling import nearest
@@ -22,7 +23,8 @@ class DepthOptions:
 
     Attributes:
         range: metres of the range mask, one of `dap.depth.RANGES`; None for no mask.
-        seam: `blend` predicts twice, half a turn apart, and has no seam at the left and right border.
+        seam: `blend` predicts twice, half a turn apart, and has no seam at the left and right border. A network to
+            which longitude is a circle has none to begin with, and predicts once.
         upsample: how the network's depth becomes larger, see `DepthMap.resize`.
         nadir_mask: degrees around straight down that are not valid, 0 to 90: the operator and the tripod.
         camera_height: metres of the camera above the floor, if known: it then fixes the scale of the depth. None for
@@ -64,14 +66,25 @@ class DepthOptions:
         return self.upsample == "guided"
 
 
-def engine_inputs(pixels: npt.NDArray[np.uint8], options: DepthOptions) -> list[npt.NDArray[np.uint8]]:
+def is_seen_twice(width: int, options: DepthOptions, *, spherical: bool) -> bool:
+    """Whether a panorama of `width` columns is seen from behind, too, for one answer.
+
+    Not by a network to which longitude is a circle: half a turn by whole patches turns its answer, and nothing else.
+    """
+    return options.seam == "blend" and not (spherical and width % (2 * PATCH) == 0)
+
+
+def engine_inputs(
+    pixels: npt.NDArray[np.uint8], options: DepthOptions, *, spherical: bool
+) -> list[npt.NDArray[np.uint8]]:
     """The panoramas, uint8 (H, W, 3), that an engine is to see for one answer, in the order that `finish` takes.
 
     Args:
         pixels: uint8 (H, W, 3), the panorama at the size of the model's input.
         options: of the depth map.
+        spherical: longitude is a circle to the model, as `dap.models.Model` says.
     """
-    return [pixels, half_turn(pixels)] if options.seam == "blend" else [pixels]
+    return [pixels, half_turn(pixels)] if is_seen_twice(pixels.shape[1], options, spherical=spherical) else [pixels]
 
 
 def finish(
@@ -99,7 +112,7 @@ def finish(
         FloorNotFound: a camera height was given, and there is no floor to measure from.
         InvalidParameter: `upsample` is `guided` and there is no guide.
     """
-    depth, in_range = blend(outputs[0], outputs[1]) if options.seam == "blend" else outputs[0]
+    depth, in_range = blend(*outputs) if len(outputs) == 2 else outputs[0]
     factor = 1.0
     if options.camera_height is not None:
         factor = options.camera_height / floor_distance(depth, _usable(in_range, covered, options.nadir_mask))

@@ -101,7 +101,7 @@ class Predictor:
         with self._turn:
             inferences = [
                 self.engine.infer(pixels[None], in_range=options.needs_in_range)
-                for pixels in engine_inputs(seen.pixels, options)
+                for pixels in engine_inputs(seen.pixels, options, spherical=self.model.spherical)
             ]
         sizes = {"input": seen.source_size, "model": self.engine.input_size}
         wanted = sizes[size] if isinstance(size, str) else size

@@ -2,7 +2,7 @@
 
 A network without circular padding, such as DAP's own, does not know that the borders of a panorama meet. Of the
 panorama turned by half a turn it sees the same place in the middle of the picture. A network that goes round the
-circle, such as dap-s, says the same both times: it has no seam to begin with.
+circle, such as dap-s, says the same both times: it has no seam to begin with, and is asked once.
 """
 
 import numpy as np

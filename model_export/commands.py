@@ -65,6 +65,7 @@ def export(
         input_size=size or source.input_size,
         licence=licence or source.licence,
         weights_sha256=_sha256(path),
+        spherical=network.config.spherical,
     )
     agreement = export_onnx(network, metadata, output, _panoramas(files, metadata.input_size))
     _report(output, agreement, as_json)

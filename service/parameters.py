@@ -83,7 +83,8 @@ class PredictionQuery(BaseModel):
     seam: Seam = Field(
         default="none",
         description="`blend`: two predictions half a turn apart, blended by longitude, so that the left and the right "
-        "border meet without a step; takes twice the inference.",
+        "border meet without a step; takes twice the inference. A model that goes round the circle, such as dap-s, has "
+        "no step and predicts once.",
         examples=["blend"],
     )
     upsample: Upsample = Field(

@@ -20,7 +20,7 @@ from PIL import Image
 from dap.depth import DepthMap, RangeMask
 from dap.errors import TooManyPixels
 from dap.panorama import Header, Limits, decode, read_header
-from dap.postprocess import DepthOptions, engine_inputs, finish
+from dap.postprocess import DepthOptions, engine_inputs, finish, is_seen_twice
 from service.batcher import Inferred, Place
 from service.pool import Pool
 from service.serving import Served, Serving
@@ -192,10 +192,11 @@ class Pipeline:
 
     async def _answer(self, served: Served, picture: bytes | Pixels, job: Job[Body]) -> Answer[Body]:
         rows, columns = served.engine.input_size
-        with served.batcher.reserve(rows * columns * (2 if job.options.seam == "blend" else 1)) as place:
+        looks = 1 + is_seen_twice(columns, job.options, spherical=served.model.spherical)
+        with served.batcher.reserve(rows * columns * looks) as place:
             started = time.perf_counter()
             with self._telemetry.tracer.stage("decode"):
-                decoded = await self._decode(picture, job, served.engine.input_size)
+                decoded = await self._decode(served, picture, job)
             timing = Timing(decode=time.perf_counter() - started)
             inferred = await _all([self._infer(place, pixels, job) for pixels in decoded.inputs])
         last = max(inferred, key=lambda one: one.queue_s + one.inference_s)
@@ -208,16 +209,19 @@ class Pipeline:
         factor = None if job.options.camera_height is None else depth_map.scale_factor
         return Answer(body, depth_map.range, depth_map.range_mask, depth_map.model, factor, timing)
 
-    async def _decode(self, picture: bytes | Pixels, job: Job[Body], input_size: Size) -> _Decoded:
+    async def _decode(self, served: Served, picture: bytes | Pixels, job: Job[Body]) -> _Decoded:
+        input_size, spherical = served.engine.input_size, served.model.spherical
         if not isinstance(picture, bytes):
             output_size = job.output_size(input_size, input_size)
             self._check_output(output_size, job.pixels(output_size))
-            return _Decoded(engine_inputs(picture, job.options), None, picture, output_size)
+            return _Decoded(engine_inputs(picture, job.options, spherical=spherical), None, picture, output_size)
         header = await self._decoding.run(0, read_header, picture, self._limits)
         output_size = job.output_size(input_size, header.crop.sphere_size)
         self._check_output(output_size, job.pixels(output_size))
         height, width = header.image.size
-        return await self._decoding.run(height * width, _decode, header, self._limits, job, input_size, output_size)
+        return await self._decoding.run(
+            height * width, _decode, header, self._limits, job, input_size, output_size, spherical=spherical
+        )
 
     async def _infer(self, place: Place, panorama: Pixels, job: Job[Body]) -> Inferred:
         with self._telemetry.tracer.stage("queue") as stage:
@@ -247,12 +251,15 @@ async def _all(works: Sequence[Coroutine[Any, Any, T]]) -> Sequence[T]:
     return [task.result() for task in tasks]
 
 
-def _decode(header: Header, limits: Limits, job: Job[Body], input_size: Size, output_size: Size) -> _Decoded:
+def _decode(
+    header: Header, limits: Limits, job: Job[Body], input_size: Size, output_size: Size, *, spherical: bool
+) -> _Decoded:
     panorama = decode(header, limits, input_size)
     colours = panorama.pixels
     if (job.needs_colours or job.options.needs_colours) and output_size != input_size:
         colours = decode(header, limits, output_size).pixels
-    return _Decoded(engine_inputs(panorama.pixels, job.options), panorama.covered, colours, output_size)
+    inputs = engine_inputs(panorama.pixels, job.options, spherical=spherical)
+    return _Decoded(inputs, panorama.covered, colours, output_size)
 
 
 def _encode(

@@ -19,6 +19,13 @@ def test_metadata_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert read_graph_metadata(save(red_graph(), tmp_path / "red.onnx")) == METADATA
 
 
+def test_a_file_from_before_seams_were_written_down_may_have_one() -> None:
+    entries = dataclasses.replace(METADATA, spherical=True).entries()
+    assert GraphMetadata.from_entries(entries).spherical
+    del entries["dap.spherical"]
+    assert not GraphMetadata.from_entries(entries).spherical
+
+
 def test_text_of_any_language_survives(tmp_path: Path) -> None:
     metadata = dataclasses.replace(METADATA, name="größe-深度", licence="siehe © Modellkarte")
     assert read_graph_metadata(save(red_graph(metadata), tmp_path / "red.onnx")) == metadata
@@ -37,6 +44,7 @@ def test_text_of_any_language_survives(tmp_path: Path) -> None:
         ("dap.input_size", "[256.0, 512.0]", "in pixels"),
         ("dap.input_size", "[0, 0]", "in pixels"),
         ("dap.input_size", "{}", "in pixels"),
+        ("dap.spherical", "yes", "true or false"),
     ],
 )
 def test_metadata_that_make_no_sense_are_refused(key: str, value: str, complaint: str) -> None:

@@ -38,6 +38,10 @@ def test_the_release_is_known_as_its_authors_published_it() -> None:
     assert (official.input_size, official.thresholds) == ((512, 1024), (100.0,))
 
 
+def test_only_the_bundled_model_goes_round_the_circle() -> None:
+    assert [model.name for model in known_models() if model.spherical] == ["dap-s"]
+
+
 def test_no_licence_is_claimed_for_the_release() -> None:
     licence = find_model("dap-official-l").licence
     assert licence.startswith("see the model card")
@@ -144,6 +148,7 @@ def test_a_checkpoint_of_ours_says_what_it_is(tmp_path: Path) -> None:
     model = find_model(path)
     assert (model.name, model.licence, model.input_size) == ("mine", "MIT", (128, 256))
     assert model.thresholds == (5.0, 25.0)
+    assert model.spherical
 
 
 @pytest.mark.parametrize(

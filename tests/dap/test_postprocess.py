@@ -42,11 +42,23 @@ def test_options_say_what_they_expect(wrong: dict, expected: str) -> None:
 
 def test_a_panorama_is_seen_once_and_for_a_blend_once_more_from_behind() -> None:
     pixels = np.arange(16 * 32 * 3, dtype=np.uint8).reshape(16, 32, 3)
-    (only,) = engine_inputs(pixels, DepthOptions())
+    (only,) = engine_inputs(pixels, DepthOptions(), spherical=False)
     assert only is pixels
-    straight, turned = engine_inputs(pixels, DepthOptions(seam="blend"))
+    straight, turned = engine_inputs(pixels, DepthOptions(seam="blend"), spherical=False)
     assert straight is pixels
     np.testing.assert_array_equal(turned, np.concatenate([pixels[:, 16:], pixels[:, :16]], axis=1))
+
+
+@pytest.mark.parametrize(("columns", "looks"), [(32, 1), (64, 1), (48, 2)])
+def test_what_goes_round_the_circle_has_no_seam_to_blend_unless_half_a_turn_splits_a_patch(
+    columns: int, looks: int
+) -> None:
+    pixels = np.zeros((16, columns, 3), np.uint8)
+    assert len(engine_inputs(pixels, DepthOptions(seam="blend"), spherical=True)) == looks
+    np.testing.assert_array_equal(
+        finish([output(4)], THRESHOLDS, DepthOptions(seam="blend"), "m", None, SIZE).depth,
+        finish([output(4)], THRESHOLDS, DepthOptions(), "m", None, SIZE).depth,
+    )
 
 
 def test_without_options_the_depth_is_what_the_engine_said() -> None:

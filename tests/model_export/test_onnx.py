@@ -36,6 +36,7 @@ def test_the_file_says_what_it_is(metadata: GraphMetadata, checkpoint: Path) -> 
         input_size=(64, 128),
         licence="CC0-1.0",
         weights_sha256=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        spherical=True,
     )
 
 
@@ -83,7 +84,8 @@ def test_every_engine_gives_the_same_metres(checkpoint: Path, exported: Path, ba
     np.testing.assert_allclose(by_onnx.in_range, by_torch.in_range, atol=1e-4)
 
 
-def test_the_exported_graph_knows_that_longitude_is_a_circle(exported: Path) -> None:
+def test_the_exported_graph_knows_that_longitude_is_a_circle_and_says_so(exported: Path) -> None:
+    assert find_model(exported).spherical
     engine = create_engine(find_model(exported), threads=1)
     straight = engine.infer(PANORAMAS[:1])
     rolled = engine.infer(np.roll(PANORAMAS[:1], 48, axis=2))

@@ -40,6 +40,7 @@ async def running(engine, **settings: Any) -> AsyncIterator[Pipeline]:
         await asyncio.sleep(0.001)
     engine.batches.clear()
     engine.entered = threading.Semaphore(0)
+    pipeline.model = serving.model
     yield pipeline
     await serving.stop()
     await pipeline.close()
@@ -137,7 +138,10 @@ async def test_pixels_of_the_models_size_need_no_decoding(pipeline) -> None:
 
 
 class TestSeamBlend:
-    """A panorama whose red grows to the right: two predictions half a turn apart differ nowhere, for this engine."""
+    """A panorama whose red grows to the right: two predictions half a turn apart differ nowhere, for this engine.
+
+    The model is one that may have a seam.
+    """
 
     blend = Job(DepthOptions(seam="blend"), as_posted, lambda result: result.depth_map)
 
@@ -145,14 +149,21 @@ class TestSeamBlend:
     def ramp(self) -> np.ndarray:
         return np.broadcast_to(np.arange(10, 74, dtype=np.uint8)[None, :, None], (32, 64, 3))
 
-    async def test_two_panoramas_half_a_turn_apart_run_in_one_batch(self, pipeline, engine, ramp) -> None:
-        answer = await pipeline.answer(ramp, self.blend)
+    async def test_two_panoramas_half_a_turn_apart_run_in_one_batch(self, engine, ramp, red_model) -> None:
+        async with running(engine, model=str(red_model)) as pipeline:
+            answer = await pipeline.answer(ramp, self.blend)
         (batch,) = engine.batches
         np.testing.assert_array_equal(batch[1], np.roll(batch[0], 32, axis=1))
         np.testing.assert_allclose(answer.body.depth, ramp[..., 0] / 2, rtol=1e-5)
 
-    async def test_room_for_both_is_asked_for_before_anything_is_decoded(self, engine, panorama) -> None:
-        async with running(engine, max_queued_pixels=2 * 32 * 64, max_batch_size=1) as pipeline:
+    async def test_a_model_that_goes_round_the_circle_predicts_once(self, pipeline, engine, ramp) -> None:
+        assert pipeline.model.spherical
+        answer = await pipeline.answer(ramp, self.blend)
+        assert engine.batch_sizes == [1]
+        np.testing.assert_array_equal(answer.body.depth, ramp[..., 0] / np.float32(2))
+
+    async def test_room_for_both_is_asked_for_before_anything_is_decoded(self, engine, panorama, red_model) -> None:
+        async with running(engine, model=str(red_model), max_queued_pixels=2 * 32 * 64, max_batch_size=1) as pipeline:
             engine.gate.clear()
             runs = asyncio.create_task(pipeline.answer(panorama(), self.blend))
             await asyncio.to_thread(engine.entered.acquire)
@@ -163,20 +174,22 @@ class TestSeamBlend:
             engine.gate.set()
             await asyncio.gather(runs, waiting)
 
-    async def test_where_one_fails_the_answer_is_its_error_and_the_service_goes_on(self, engine, panorama) -> None:
+    async def test_where_one_fails_the_answer_is_its_error_and_the_service_goes_on(
+        self, engine, panorama, red_model
+    ) -> None:
         def fail(panoramas) -> None:
             if panoramas.any():  # it is the panorama, then, and not the engine
                 raise EngineError("no depth for this one")
 
-        async with running(engine, max_batch_size=1) as pipeline:
+        async with running(engine, model=str(red_model), max_batch_size=1) as pipeline:
             engine.before = fail
             with pytest.raises(EngineError, match="no depth for this one"):
                 await pipeline.answer(panorama(), self.blend)
             engine.before = lambda panoramas: None
             assert (await pipeline.answer(panorama(red=80), single())).body.depth[0, 0] == 40
 
-    async def test_a_caller_who_leaves_takes_both_out_of_the_queue(self, engine, panorama) -> None:
-        async with running(engine, max_batch_size=1) as pipeline:
+    async def test_a_caller_who_leaves_takes_both_out_of_the_queue(self, engine, panorama, red_model) -> None:
+        async with running(engine, model=str(red_model), max_batch_size=1) as pipeline:
             engine.gate.clear()
             runs = asyncio.create_task(pipeline.answer(panorama(), single()))
             await asyncio.to_thread(engine.entered.acquire)

@@ -184,8 +184,11 @@ class TestColours:
 class TestOptions:
     """What the core does with them its own tests show; here, that they arrive."""
 
-    async def test_blend_costs_two_panoramas_of_one_batch(self, client, engine, panorama) -> None:
-        answer = await client.post("/depth?seam=blend&format=npy", content=panorama(red=80))
+    async def test_blend_costs_two_panoramas_of_one_batch_where_there_may_be_a_seam(
+        self, serving, engine, panorama, red_model
+    ) -> None:
+        async with serving(model=str(red_model)) as client:
+            answer = await client.post("/depth?seam=blend&format=npy", content=panorama(red=80))
         assert engine.batch_sizes == [2]
         assert np.load(io.BytesIO(answer.content)) == pytest.approx(40, rel=1e-5)
 
