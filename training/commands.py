@@ -21,16 +21,17 @@ from dap.models import find_model
 from dap.options import device_option, option, threads_option
 from dap.progress import log_to_stderr, progress
 from training import mask_head
-from training.batches import Share, Source
-from training.config import LOSS_PRESETS, PRESETS, Initial, Phase, TrainingConfig
+from training.batches import Source
+from training.config import LOSS_PRESETS, PRESETS, Initial, Phase, ScenesIn, TrainingConfig
 from training.datasets.shards import ShardReader
 from training.distributed import Process, this_process
+from training.draws import shards_needed
 from training.evaluate import LabelledPanorama, evaluate, read_folder
 from training.mixture import Mixture, Part, RenderedPart, ShardPart
 from training.pipeline_commands import experiments, pipeline, status
 from training.run_log import strict_json
 from training.shards import RenderAhead, ShardFolder
-from training.synthetic_stream import SampleStream, shards_needed
+from training.synthetic_stream import SampleStream
 from training.trainer import CONFIG_FILE, latest_checkpoint, read_progress
 from training.trainer import train as run_training
 
@@ -91,7 +92,15 @@ def _schedule_options(command: Callable[..., None]) -> Callable[..., None]:
             option("--cooldown", type=int, help="Steps over which the learning rate falls to zero at the end."),
             option("--strength", type=float, help="Of the photometric augmentation; 0 turns it off."),
             option("--passes", type=int, help="How often each scene is seen."),
-            option("--workers", type=int, help="Processes that render ahead; 0 renders in the training process."),
+            option(
+                "--scenes-in",
+                type=click.Choice(get_args(ScenesIn)),
+                help="disk: rendered into --cache by processes on the CPU; memory: on the device that trains, without "
+                "a file; auto: memory on a GPU, disk on a CPU.",
+            ),
+            option(
+                "--workers", type=int, help="Processes that render into --cache; 0 renders in the training process."
+            ),
             option("--seed", type=int, help="Of parameters, order and augmentation."),
             option(
                 "--precision",
@@ -166,6 +175,7 @@ _FIELDS = {
     "evaluate_every": ("report", "evaluate"),
     "learning_rate": ("optimizer", "learning_rate"),
     "passes": ("stream", "passes"),
+    "scenes_in": ("stream", "scenes_in"),
     "strength": ("augmentation", "strength"),
     "workers": ("stream", "workers"),
 }
@@ -329,7 +339,7 @@ def _train(
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     with ExitStack() as stack:
         process = stack.enter_context(this_process(torch.device(automatic if device == "auto" else device)))
-        source = stack.enter_context(_source(config, cache, shards, process.share))
+        source = stack.enter_context(_source(config, cache, shards, process))
         advance = stack.enter_context(_bar(config.steps, process))
         advance(read_progress(checkpoint).step if checkpoint else 0)
         sets = _sets(config, cache, dev_folder) if process.leads else {}
@@ -338,15 +348,16 @@ def _train(
 
 
 def _source(
-    config: TrainingConfig, cache: Path, shards: tuple[Path, ...], share: Share
+    config: TrainingConfig, cache: Path, shards: tuple[Path, ...], process: Process
 ) -> AbstractContextManager[Source]:
     """Rendered scenes, and as much again from each folder of shards."""
     if not shards:
-        return SampleStream(config, cache, share)
-    parts: dict[str, tuple[float, Part]] = {"rendered": (1.0, RenderedPart(config.stream, config.seed, cache, share))}
+        return SampleStream(config, cache, process.share, process.device)
+    rendered = RenderedPart(config.stream, config.seed, cache, process.share, process.device)
+    parts: dict[str, tuple[float, Part]] = {"rendered": (1.0, rendered)}
     for number, folder in enumerate(shards):
         parts[f"shards-{number}"] = (1.0, ShardPart(ShardReader(folder), config.seed + number))
-    return Mixture(config, parts, share)
+    return Mixture(config, parts, process.share)
 
 
 def _bar(steps: int, process: Process) -> AbstractContextManager[Callable[[int], None]]:

@@ -16,6 +16,7 @@ from training.synthetic.sampling import Kind
 Config = TypeVar("Config")
 
 Initial = Literal["random", "imagenet", "dinov3", "model"]
+ScenesIn = Literal["auto", "disk", "memory"]
 
 
 @dataclass(frozen=True)
@@ -192,11 +193,14 @@ class StreamConfig:
         kind: which scenes, as `training.synthetic` names them.
         passes: how often a scene is seen, with other augmentation each time. Few: scenes are fresh and rendering is
             the bottleneck; many: the scenes are learnt by heart.
-        shard_size: scenes a file.
+        shard_size: scenes a file; in memory, scenes rendered at once: too few leave a GPU idle, too many take its
+            memory.
         window: shards that are mixed with one another. Too few: neighbouring batches resemble each other; too many:
-            memory (a scene takes 5 bytes a pixel) and a late start.
-        workers: processes that render ahead. With 0 the training renders each shard when it needs it.
-        ahead: shards rendered beyond the window.
+            memory (a scene takes 5 bytes a pixel) and, from disk, a late start.
+        scenes_in: where scenes wait for the training. `disk`: files that processes on the CPU write ahead; `memory`:
+            rendered by the process and on the device that train, no file; `auto`: memory on a GPU, disk on a CPU.
+        workers: processes that render to disk ahead. With 0 the training renders each shard when it needs it.
+        ahead: shards rendered to disk beyond the window.
         cache_gb: shards that were used up are deleted, oldest first, when a size's shards take more than this many GB.
     """
 
@@ -204,9 +208,14 @@ class StreamConfig:
     passes: int = 2
     shard_size: int = 32
     window: int = 16
+    scenes_in: ScenesIn = "auto"
     workers: int = 1
     ahead: int = 8
     cache_gb: float = 8.0
+
+    def in_memory(self, device_type: str) -> bool:
+        """Whether scenes wait in memory when a device of that type (`cpu`, `cuda`) trains."""
+        return self.scenes_in == "memory" or (self.scenes_in == "auto" and device_type == "cuda")
 
 
 @dataclass(frozen=True)

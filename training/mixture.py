@@ -31,10 +31,10 @@ from training.config import StreamConfig, TrainingConfig
 from training.datasets import depth_codes
 from training.datasets.base import decode_rgb
 from training.datasets.shards import DEPTH, PICTURES, Member, ShardReader
+from training.draws import Place
 from training.losses import Truth
 from training.read_ahead import ReadAhead
-from training.synthetic import RENDERER_VERSION
-from training.synthetic_stream import SceneReader
+from training.scene_readers import CPU, scene_reader
 
 CYCLE = 1000
 """Samples of a run in which each part has exactly its share, in thousandths."""
@@ -42,9 +42,6 @@ CYCLE = 1000
 DEFAULT_WINDOW = 4
 _DECODERS = 4
 _ALONE = Share()
-
-Place = tuple[int, int]
-"""Number of a shard, and of a sample in it."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +92,18 @@ class RenderedPart:
 
     range_known = True
 
-    def __init__(self, stream: StreamConfig, seed: int, cache: Path, share: Share = _ALONE) -> None:
-        """Nothing is rendered yet; arguments as `SampleStream` has them."""
-        self._stream = stream
-        self._scenes = SceneReader(stream, seed, cache, share)
+    def __init__(
+        self, stream: StreamConfig, seed: int, cache: Path, share: Share = _ALONE, device: torch.device = CPU
+    ) -> None:
+        """Nothing is rendered yet; arguments as `scene_reader` has them."""
+        self._scenes = scene_reader(stream, seed, cache, share, device)
 
     def read(self, height: int, positions: range, mine: range) -> Panoramas:
         samples = self._scenes.read(height, positions, mine)
         return Panoramas(samples.rgb, samples.depth.astype(np.float32))
 
     def manifest(self) -> Mapping[str, object]:
-        return {"source": "rendered scenes", "kind": self._stream.kind, "renderer": RENDERER_VERSION}
+        return self._scenes.manifest()
 
     def close(self) -> None:
         self._scenes.close()

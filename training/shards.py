@@ -34,6 +34,7 @@ from training.worker_process import follow_parent
 SEEDS_PER_ROW = 1_000_000
 RENDERED_AT_ONCE = 8
 LONG_WAIT_S = 1.0
+_CPU = torch.device("cpu")
 _WORKER_DIED = "a process that renders scenes died; is there memory enough for it?"
 
 _log = logging.getLogger(__name__)
@@ -88,11 +89,7 @@ class ShardFolder:
         Raises:
             TrainingError: beyond the seeds that belong to this size.
         """
-        first, last = index * self.size, (index + 1) * self.size
-        if last > SEEDS_PER_ROW:
-            raise TrainingError(f"shard {index} of {self.size} scenes lies beyond the {SEEDS_PER_ROW} scenes of a size")
-        base = 0 if self.validation else self.height * SEEDS_PER_ROW
-        return range(base + first, base + last)
+        return shard_seeds(index, self.size, 0 if self.validation else self.height)
 
     def render(self, index: int) -> None:
         """Render and write a shard unless it is there. The file appears whole or not at all."""
@@ -135,13 +132,31 @@ class ShardFolder:
             shard.unlink()
 
 
-def render_samples(seeds: Sequence[int], height: int, kind: Kind) -> Samples:
-    """Render one scene a seed on the CPU, a few at a time: quicker than one by one, in the memory of a few."""
+def shard_seeds(index: int, size: int, row: int) -> range:
+    """The seeds of a shard's scenes.
+
+    Args:
+        index: of the shard.
+        size: scenes a shard.
+        row: the height of the panoramas; 0 for the validation scenes.
+
+    Raises:
+        TrainingError: beyond the seeds that belong to this height.
+    """
+    first, last = index * size, (index + 1) * size
+    if last > SEEDS_PER_ROW:
+        raise TrainingError(f"shard {index} of {size} scenes lies beyond the {SEEDS_PER_ROW} scenes of a size")
+    return range(row * SEEDS_PER_ROW + first, row * SEEDS_PER_ROW + last)
+
+
+def render_samples(seeds: Sequence[int], height: int, kind: Kind, device: torch.device = _CPU) -> Samples:
+    """Render one scene a seed: on a CPU a few at a time, as quick as all and in less memory; elsewhere all at once."""
     rgb, depth = [], []
-    for first in range(0, len(seeds), RENDERED_AT_ONCE):
-        rendered = render_batch(seeds[first : first + RENDERED_AT_ONCE], height, 2 * height, kind)
-        rgb.append(rendered.rgb.numpy())
-        depth.append(np.where(rendered.known.numpy(), rendered.depth.numpy(), 0).astype(np.float16))
+    at_once = RENDERED_AT_ONCE if device.type == "cpu" else len(seeds)
+    for first in range(0, len(seeds), at_once):
+        rendered = render_batch(seeds[first : first + at_once], height, 2 * height, kind, device)
+        rgb.append(rendered.rgb.cpu().numpy())
+        depth.append(torch.where(rendered.known, rendered.depth, 0).half().cpu().numpy())
     return Samples(np.concatenate(rgb), np.concatenate(depth))
 
 

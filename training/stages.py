@@ -355,7 +355,8 @@ def _seen(run: Run, config: TrainingConfig) -> Weighted:
 def _with_fresh(run: Run, config: TrainingConfig, labelled: Weighted) -> Weighted:
     if not run.config.fresh_scenes:
         return labelled
-    fresh = RenderedPart(config.stream, config.seed, run.place.data / "scenes", run.place.process.share)
+    process = run.place.process
+    fresh = RenderedPart(config.stream, config.seed, run.place.data / "scenes", process.share, process.device)
     return {**labelled, "fresh scenes": (run.config.fresh_scenes, fresh)}
 
 

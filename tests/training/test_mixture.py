@@ -225,6 +225,17 @@ def test_a_mixture_entered_in_the_middle_or_shared_gives_the_same_samples(
                 assert torch.equal(mine.truth.depth, batch.truth.depth[2 * index : 2 * index + 2])
 
 
+def test_scenes_of_a_mixture_may_be_rendered_in_memory(scenes: Path, tmp_path: Path) -> None:
+    stream = StreamConfig(shard_size=2, window=2, passes=1, workers=0, ahead=0)
+    kept = RenderedPart(stream, 0, scenes)
+    held = RenderedPart(replace(stream, scenes_in="memory"), 0, tmp_path / "cache")
+    for positions in (range(3), range(3, 4), range(4, 9)):
+        one, other = (part.read(HEIGHT, positions, positions) for part in (kept, held))
+        np.testing.assert_array_equal(one.rgb, other.rgb)
+        np.testing.assert_array_equal(one.depth, other.depth)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_mixture_says_what_it_is_made_of(
     labelled: ShardReader, pictures: ShardReader, labels: ShardReader, scenes: Path
 ) -> None:

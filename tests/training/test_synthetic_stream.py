@@ -1,4 +1,3 @@
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,59 +5,8 @@ import pytest
 import torch
 
 from training.batches import Share
-from training.config import Phase, StreamConfig, TrainingConfig
-from training.synthetic_stream import SampleStream, draw, shards_needed
-
-STREAM = StreamConfig(shard_size=4, window=6, passes=3)
-SCENES_A_WINDOW = 24
-
-
-def scenes_drawn(first: int, count: int, batch: int = 8) -> list[tuple[int, int]]:
-    """Shard and place of each sample from one position of the stream to another."""
-    draws = (draw(STREAM, 0, 128, position, batch) for position in range(first, first + count, batch))
-    return [(int(shard), int(place)) for drawn in draws for shard, place in drawn.places]
-
-
-def test_samples_do_not_depend_on_the_batches_they_come_in() -> None:
-    assert scenes_drawn(0, 96, batch=8) == scenes_drawn(0, 96, batch=32) == scenes_drawn(0, 96, batch=3)
-
-
-def test_the_stream_can_be_entered_anywhere() -> None:
-    assert scenes_drawn(40, 56) == scenes_drawn(0, 96)[40:]
-
-
-def test_every_scene_is_seen_as_often_as_the_passes_say() -> None:
-    counts = Counter(scenes_drawn(0, 10 * SCENES_A_WINDOW))
-    full = [counts[shard, place] for shard in range(4, 20) for place in range(4)]
-    assert full == [3] * len(full)
-
-
-def test_a_round_shows_each_scene_of_its_window_once() -> None:
-    scenes = scenes_drawn(2 * SCENES_A_WINDOW, SCENES_A_WINDOW)
-    assert sorted(scenes) == [(shard, place) for shard in range(4, 10) for place in range(4)]
-
-
-def test_a_draw_names_all_the_shards_it_reads() -> None:
-    for position in range(0, 200, 7):
-        drawn = draw(STREAM, 0, 128, position, 7)
-        assert set(drawn.places[:, 0].tolist()) <= set(drawn.shards)
-
-
-def test_seed_and_size_change_the_order() -> None:
-    orders = [draw(STREAM, seed, height, 0, 24).places.tolist() for seed, height in ((0, 128), (1, 128), (0, 256))]
-    assert orders[0] != orders[1]
-    assert orders[0] != orders[2]
-
-
-def test_the_shards_a_run_needs_are_those_its_steps_draw() -> None:
-    phases = (Phase(16, steps=5, batch=8), Phase(32, steps=3, batch=4), Phase(16, steps=5, batch=8))
-    config = TrainingConfig(phases=phases, stream=STREAM)
-    drawn = {height: {0} for height in (16, 32)}
-    for step in range(config.steps):
-        position, phase = config.phase_at(step)
-        shards = draw(STREAM, config.seed, phase.height, position, phase.batch).shards
-        drawn[phase.height] |= set(shards)
-    assert shards_needed(config) == {height: range(max(shards) + 1) for height, shards in drawn.items()}
+from training.config import Phase, TrainingConfig
+from training.synthetic_stream import SampleStream
 
 
 def test_a_stream_entered_in_the_middle_gives_the_batches_of_an_unbroken_one(
@@ -73,6 +21,22 @@ def test_a_stream_entered_in_the_middle_gives_the_batches_of_an_unbroken_one(
             assert torch.equal(batch.truth.depth, batches[step].truth.depth)
             assert torch.equal(batch.truth.known, batches[step].truth.known)
     assert [batch.rgb.shape[1] for batch in batches] == [16] * 4 + [32] * 4
+
+
+def test_a_stream_in_memory_gives_the_batches_of_one_from_disk_and_writes_nothing(
+    tiny: TrainingConfig, scenes: Path, tmp_path: Path
+) -> None:
+    config = replace(tiny, stream=replace(tiny.stream, scenes_in="memory"))
+    with SampleStream(tiny, scenes) as stream:
+        from_disk = [stream.batch(step) for step in range(tiny.steps)]
+    for first in (0, 3):
+        with SampleStream(config, tmp_path / "cache") as stream:
+            for step in range(first, tiny.steps):
+                batch = stream.batch(step)
+                assert torch.equal(batch.rgb, from_disk[step].rgb)
+                assert torch.equal(batch.truth.depth, from_disk[step].truth.depth)
+                assert torch.equal(batch.truth.known, from_disk[step].truth.known)
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("cache_gb", [0.0, 1.0])

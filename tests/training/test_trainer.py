@@ -150,6 +150,7 @@ def test_a_run_leaves_its_configuration_data_environment_log_previews_and_model(
         "source": "rendered scenes",
         "kind": "mixed",
         "renderer": RENDERER_VERSION,
+        "rendered_on": "cpu",
     }
     assert [event["step"] for event in events(tmp_path, "step")] == list(range(1, 9))
     assert [event["step"] for event in events(tmp_path, "evaluation")] == [4, 8]
