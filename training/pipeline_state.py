@@ -23,7 +23,7 @@ class StageRecord:
 
     Attributes:
         state: `running` also where its process was stopped; see `is_busy`.
-        inputs: hashes of all that it depends on, by name: its settings, data, what earlier stages made.
+        inputs: hashes of all that it depends on, by name: its settings, data, weights, what earlier stages made.
         started: when it was last begun, Unix seconds.
         seconds: that it took from then on.
         output: hash of what it made.

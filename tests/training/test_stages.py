@@ -143,6 +143,43 @@ def test_what_comes_after_a_changed_stage_is_outdated(
     assert outdated == needs
 
 
+@pytest.mark.parametrize(
+    ("named", "outdated"),
+    [
+        ("stage_1", set(STAGES) - {"data"}),
+        ("stage_2", set()),
+        ("stage_3", {"stage-3-dap"}),
+    ],
+)
+def test_other_bytes_in_the_weights_it_starts_from_outdate_a_stage(
+    copied: Callable[[PipelineConfig], Run], tmp_path: Path, named: str, outdated: set[str]
+) -> None:
+    """Stage 2 starts from stage 1 here, whatever weights it names."""
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"1")
+    stage = replace(getattr(SMOKE, named), initial="model", weights=str(weights))
+    run = copied(replace(SMOKE, **{named: stage}))
+    record_as_done(run)
+    weights.write_bytes(b"2")
+    assert {name for name, stage in STAGES.items() if not run.up_to_date(stage)} == outdated
+    weights.unlink()
+    assert all(run.up_to_date(stage) for stage in STAGES.values()), "they are needed no longer"
+
+
+def record_as_done(run: Run) -> None:
+    """What the stages of a run made, as if it had been made from what there is now."""
+    for name, stage in STAGES.items():
+        output = run.state.of(name).output
+        run.state.begin(name, run.inputs(stage))
+        run.state.finish(name, output, {})
+
+
+def test_a_stage_that_begins_needs_its_weights(copied: Callable[[PipelineConfig], Run], tmp_path: Path) -> None:
+    run = copied(replace(SMOKE, stage_1=replace(SMOKE.stage_1, initial="model", weights=str(tmp_path / "none.pth"))))
+    with pytest.raises(TrainingError, match=r"none\.pth was expected: the weights that stage-1-labeler starts from"):
+        run_pipeline(run, ["stage-1-labeler"])
+
+
 def test_a_stage_alone_needs_those_before_it(smoke_runs: Path, tmp_path: Path) -> None:
     run = Run(SMOKE, Place(tmp_path, smoke_runs / "data", Process()))
     with pytest.raises(TrainingError, match="labels-1 needs stage-1-labeler, which is waiting"):
