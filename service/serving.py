@@ -74,7 +74,12 @@ Rehearse = Callable[[Served], Awaitable[None]]
 def open_engine(model: Model, settings: Settings) -> Engine:
     """The engine that the settings ask for."""
     return create_engine(
-        model, settings.engine, device=settings.device, threads=settings.threads, precision=settings.precision
+        model,
+        settings.engine,
+        device=settings.device,
+        threads=settings.threads,
+        precision=settings.precision,
+        max_batch_size=settings.max_batch_size,
     )
 
 

@@ -7,7 +7,7 @@ from dap.engines.base import Engine, Inference
 from dap.errors import EngineUnavailable
 from dap.models import Model, model_file
 
-EngineName = Literal["auto", "onnx", "torch"]
+EngineName = Literal["auto", "onnx", "torch", "tensorrt"]
 Precision = Literal["fp32", "bf16"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -25,18 +25,23 @@ def create_engine(
     device: str = "auto",
     threads: int | None = None,
     precision: Precision = "fp32",
+    max_batch_size: int = 4,
 ) -> Engine:
     """An engine with the model loaded, not yet warm.
 
     Args:
         model: from `dap.models.find_model`.
-        engine: `onnx` runs exported files, `torch` runs checkpoints; `auto` takes the one that the model's file is for.
+        engine: `onnx` runs exported files, `torch` runs checkpoints; `auto` takes the one of these two that the model's
+            file is for. `tensorrt` runs exported files on a GPU, and builds a plan for it first, which takes minutes,
+            where none is kept yet.
         device: `cpu`, `cuda`, `cuda:1`, or `auto`: the GPU where the library finds one, else the CPU; a log line says
             which and why.
         threads: how many work on one batch on the CPU; by default as many as the cores this process may use. More than
             that slows every batch down, fewer leave cores for other work.
         precision: of the torch engine: `bf16` runs convolutions and matrix products in bfloat16. An exported file has
             its precision inside.
+        max_batch_size: panoramas that run together at most; the tensorrt engine builds its plan for it, and runs larger
+            batches in parts. The others take any.
 
     Raises:
         ModelFileMissing: the model's file is not on this machine; the message says what to put where.
@@ -47,9 +52,9 @@ def create_engine(
         raise EngineUnavailable(f"No engine is named {engine!r}: expected one of {', '.join(ENGINES)}.")
     path = model_file(model)
     exported = path.suffix == ".onnx"
-    if engine == "onnx" and not exported:
+    if engine in ("onnx", "tensorrt") and not exported:
         raise EngineUnavailable(
-            f"The onnx engine runs exported files, and {model.name} is a checkpoint. Use torch, or "
+            f"The {engine} engine runs exported files, and {model.name} is a checkpoint. Use torch, or "
             f"export it (`dap export --model {model.name} --to onnx --output FILE.onnx`) and give FILE.onnx as "
             "the model."
         )
@@ -58,8 +63,12 @@ def create_engine(
     if exported:
         if precision != "fp32":
             raise EngineUnavailable(
-                f"The onnx engine runs {model.name} in the precision of the file, not in {precision}."
+                f"An exported file runs in the precision it has inside: {model.name} does not run in {precision}."
             )
+        if engine == "tensorrt":
+            from dap.engines.tensorrt import TensorrtEngine
+
+            return TensorrtEngine(path, model, device=device, max_batch_size=max_batch_size)
         from dap.engines.onnx import OnnxEngine
 
         return OnnxEngine(path, model, device=device, threads=threads)

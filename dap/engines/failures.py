@@ -1,11 +1,11 @@
-"""What an error of ONNX Runtime, torch or CUDA means: for the batch, for its size, or for the device for good."""
+"""What an error of a library of engines or of CUDA means: for the batch, for its size, or for the device for good."""
 
 import re
 
 from dap.errors import DeviceLost, EngineError, OutOfMemory
 
 _NO_ROOM = re.compile(
-    r"out of memory|allocate memory|bad.?alloc|(CUBLAS|CUDNN|CUSOLVER|CUFFT)_STATUS_ALLOC_FAILED", re.IGNORECASE
+    r"out ?of ?memory|allocate memory|bad.?alloc|(CUBLAS|CUDNN|CUSOLVER|CUFFT)_STATUS_ALLOC_FAILED", re.IGNORECASE
 )
 # After these errors "the process is in an inconsistent state and any further CUDA work will return the same error. To
 # continue using CUDA, the process must be terminated and relaunched" (CUDA Runtime API, cudaError_t); or the device is

@@ -44,7 +44,7 @@ def test_the_torch_engine_takes_no_exported_file(exported: Path) -> None:
 
 
 def test_an_exported_file_keeps_its_precision(exported: Path) -> None:
-    with pytest.raises(EngineUnavailable, match="precision of the file, not in bf16"):
+    with pytest.raises(EngineUnavailable, match="red does not run in bf16"):
         create_engine(find_model(exported), precision="bf16")
 
 

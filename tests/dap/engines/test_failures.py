@@ -47,6 +47,7 @@ def test_an_error_that_only_a_new_process_gets_rid_of_is_a_lost_device(message: 
         "Name:'/MatMul' Status Message: bfc_arena.cc:376 AllocateRawInternal Failed to allocate memory for requested "
         "buffer of size 17179869184",
         "std::bad_alloc",
+        "[virtualMemoryBuffer.cpp::resizePhysical::145] Error Code 2: OutOfMemory (no further information)",
     ],
 )
 def test_want_of_room_is_told_apart_since_a_smaller_batch_may_fit(message: str) -> None:

@@ -1,0 +1,240 @@
+"""The engine `tensorrt`: exported graphs as plans of NVIDIA TensorRT 10 or 11, on a GPU, without torch."""
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dap.engines.base import Inference, check_finite, check_panoramas, no_range, parse_device
+from dap.engines.cuda import CudaDevice, CudaError, PinnedBuffer
+from dap.engines.failures import as_engine_error
+from dap.engines.plans import PlanFolder, PlanKey, batch_ranges
+from dap.engines.tensorrt_builder import INPUT, build_plan
+from dap.engines.tensorrt_library import take_complaints, tensorrt_logger, tensorrt_version
+from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid
+from dap.graph import read_graph_metadata
+from dap.models import Model, cache_folder
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+_log = logging.getLogger(__name__)
+
+
+class TensorrtEngine:
+    """Runs a file that `dap export` wrote, as a plan for this GPU. See `dap.engines.base.Engine`.
+
+    The plan is taken from the folder of plans (`dap.engines.plans`), or built where none that fits is there, which
+    takes minutes. Nothing else is ever loaded as a plan.
+
+    Pixels go up and depth comes down through pinned memory, on one stream, each copied once. Where no range
+    probabilities are asked for they stay on the GPU; the plan computes them all the same.
+    """
+
+    name = "tensorrt"
+    lanes = 1
+
+    def __init__(self, path: Path, model: Model, *, device: str = "auto", max_batch_size: int = 4) -> None:
+        """Load the plan, or build it.
+
+        Args:
+            path: the ONNX file.
+            model: what the registry says of it.
+            device: `auto`, `cuda` or `cuda:N`.
+            max_batch_size: panoramas that run together at most; larger batches run in parts.
+
+        Raises:
+            ModelFileInvalid: the file is no ONNX file of ours, not the one that the registry describes, or not one
+                that TensorRT can read.
+            EngineUnavailable: a library or the device is not here, or the folder of plans is not to be trusted.
+            EngineError: the build failed.
+        """
+        metadata = read_graph_metadata(path)
+        if (metadata.input_size, metadata.thresholds) != (model.input_size, model.thresholds):
+            raise ModelFileInvalid(
+                f"{path.name} is for input {metadata.input_size} and thresholds {metadata.thresholds}: "
+                f"expected those of {model.name}, {model.input_size} and {model.thresholds}."
+            )
+        self.input_size = metadata.input_size
+        self.thresholds = metadata.thresholds
+        version = tensorrt_version()
+        self._gpu = CudaDevice(_gpu_number(device))
+        self.device = f"cuda:{self._gpu.number}"
+        key = PlanKey(model.name, _sha256(path), batch_ranges(max_batch_size), self._gpu.identity, version)
+        self._ranges = key.batch_ranges
+        self._profile: int | None = None
+        self._context: trt.IExecutionContext | None = None
+        try:
+            self._tensors = self._allocate(max_batch_size)
+            plan = _load_or_build(path, key, self.input_size)
+            _check_signature(plan, self._tensors, path)
+            self._context = plan.create_execution_context()
+            if self._context is None:
+                raise _Failure(f"create_execution_context: {take_complaints()}")
+        except BaseException as error:
+            self.close()
+            if isinstance(error, CudaError | _Failure):
+                raise as_engine_error(error, "TensorRT", self.device, max_batch_size) from error
+            raise
+
+    def infer(self, panoramas: npt.NDArray[np.uint8], *, in_range: bool = True) -> Inference:
+        """See `dap.engines.base.Engine.infer`; any batch size, panoramas of the model's input size."""
+        if self._context is None:
+            raise EngineError("The engine is closed.")
+        check_panoramas(panoramas, self.input_size)
+        largest = self._ranges[-1][1]
+        parts = [panoramas[start : start + largest] for start in range(0, len(panoramas), largest)]
+        try:
+            self._gpu.make_current()
+            inferences = [self._run(self._context, part, in_range) for part in parts]
+        except (CudaError, _Failure) as error:
+            raise as_engine_error(error, "TensorRT", self.device, len(panoramas)) from error
+        return check_finite(
+            Inference(
+                np.concatenate([inference.depth for inference in inferences]),
+                np.concatenate([inference.in_range for inference in inferences]),
+            )
+        )
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+        """Run each batch size once."""
+        for batch_size in batch_sizes:
+            self.infer(np.zeros((batch_size, *self.input_size, 3), np.uint8))
+
+    def close(self) -> None:
+        """Give the memory of the GPU back."""
+        self._context = None  # what TensorRT holds of the GPU goes with the last reference
+        try:
+            self._gpu.close()
+        except CudaError as error:
+            _log.warning("tensorrt engine: %s gives nothing back: %s", self.device, error)
+
+    def _allocate(self, count: int) -> "dict[str, _Tensor]":
+        shapes = {
+            INPUT: (np.uint8, (*self.input_size, 3)),
+            "depth": (np.float32, self.input_size),
+            "in_range": (np.float32, (len(self.thresholds), *self.input_size)),
+        }
+        return {
+            name: _Tensor(np.dtype(kind), shape, self._gpu.allocate(count * math.prod(shape) * np.dtype(kind).itemsize))
+            for name, (kind, shape) in shapes.items()
+        }
+
+    def _run(self, context: "trt.IExecutionContext", panoramas: npt.NDArray[np.uint8], in_range: bool) -> Inference:
+        """One batch that a profile has room for: up, through the plan, down."""
+        count = len(panoramas)
+        take_complaints()
+        self._choose_profile(context, count)
+        _require(context.set_input_shape(INPUT, panoramas.shape), "set_input_shape")
+        for name, tensor in self._tensors.items():
+            _require(context.set_tensor_address(name, tensor.buffer.device_address), "set_tensor_address")
+        pixels, depth, probabilities = self._tensors.values()
+        np.copyto(pixels.view(count), panoramas)
+        self._gpu.upload(pixels.buffer, pixels.nbytes(count))
+        _require(context.execute_async_v3(self._gpu.stream), "execute_async_v3")
+        self._gpu.download(depth.buffer, depth.nbytes(count))
+        if in_range:
+            self._gpu.download(probabilities.buffer, probabilities.nbytes(count))
+        self._gpu.synchronize()
+        metres = depth.view(count).copy()
+        return Inference(metres, probabilities.view(count).copy() if in_range else no_range(metres))
+
+    def _choose_profile(self, context: "trt.IExecutionContext", count: int) -> None:
+        profile = next(index for index, (_, most) in enumerate(self._ranges) if count <= most)
+        if profile != self._profile:
+            _require(context.set_optimization_profile_async(profile, self._gpu.stream), "set_optimization_profile")
+            self._profile = profile
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """An input or output of the plan: type and shape of one item, and room for the largest batch."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    buffer: PinnedBuffer
+
+    def nbytes(self, count: int) -> int:
+        return count * math.prod(self.shape) * self.dtype.itemsize
+
+    def view(self, count: int) -> npt.NDArray[Any]:
+        return self.buffer.host[: self.nbytes(count)].view(self.dtype).reshape(count, *self.shape)
+
+
+class _Failure(RuntimeError):
+    """A function of TensorRT says no; the message is what TensorRT logged."""
+
+
+def _require(done: bool, function: str) -> None:
+    if not done:
+        raise _Failure(f"{function}: {take_complaints()}")
+
+
+def _gpu_number(device: str) -> int:
+    kind, number = parse_device(device)
+    if kind == "cpu":
+        raise EngineUnavailable("The tensorrt engine runs on NVIDIA GPUs alone: expected auto, cuda or cuda:N.")
+    return number or 0
+
+
+def _load_or_build(path: Path, key: PlanKey, input_size: tuple[int, int]) -> "trt.ICudaEngine":
+    """The plan for this GPU: one that is kept, or else a new one, which is kept from then on."""
+    folder = PlanFolder(cache_folder() / "tensorrt")
+    with folder.locked(key.plan()):
+        kept = folder.read(key.plan())
+        if kept is not None and (engine := _deserialize(kept)) is not None:
+            _log.info("tensorrt engine: %s, TensorRT %s", key.plan().name, key.tensorrt)
+            return engine
+        plan = _build(path, key, input_size, folder)
+        engine = _deserialize(plan)
+        if engine is None:
+            raise EngineError(f"TensorRT does not load the plan that it has built of {path.name}: {take_complaints()}")
+        folder.write(key.plan(), plan)
+    return engine
+
+
+def _build(path: Path, key: PlanKey, input_size: tuple[int, int], folder: PlanFolder) -> bytes:
+    _log.info(
+        "tensorrt engine: building %s for batches of up to %d on %s with TensorRT %s, which takes minutes",
+        *(path.name, key.batch_ranges[-1][1], key.gpu.name, key.tensorrt),
+    )
+    started = time.monotonic()
+    with folder.locked(key.timings()):
+        timings = folder.read(key.timings())
+    built = build_plan(path, input_size, key.batch_ranges, timings)
+    with folder.locked(key.timings()):
+        folder.write(key.timings(), built.timings)
+    _log.info("tensorrt engine: built in %.0f s, %.1f MB", time.monotonic() - started, len(built.plan) / 1e6)
+    return built.plan
+
+
+def _deserialize(plan: bytes) -> "trt.ICudaEngine | None":
+    """None where TensorRT does not take it; the log says why."""
+    import tensorrt as trt
+
+    take_complaints()
+    return trt.Runtime(tensorrt_logger()).deserialize_cuda_engine(plan)
+
+
+def _check_signature(plan: "trt.ICudaEngine", tensors: dict[str, _Tensor], path: Path) -> None:
+    """The inputs and outputs by name, type and shape; the batch is open."""
+    import tensorrt as trt
+
+    types = {np.dtype(np.uint8): trt.DataType.UINT8, np.dtype(np.float32): trt.DataType.FLOAT}
+    expected = {name: (types[tensor.dtype], tensor.shape) for name, tensor in tensors.items()}
+    names = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
+    found = {name: (plan.get_tensor_dtype(name), plan.get_tensor_shape(name)[1:]) for name in names}
+    if found != expected:
+        raise ModelFileInvalid(f"{path.name} has the inputs and outputs {found}: expected {expected}.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

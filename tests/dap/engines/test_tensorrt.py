@@ -1,0 +1,312 @@
+"""The tensorrt engine over doubles of TensorRT and CUDA: what it asks of them, what it keeps, what it refuses.
+
+What no double can show is shown on a GPU by `make test-gpu`; docs/gpu.md says what has been run where.
+"""
+
+import dataclasses
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from dap.engines import create_engine, plans, tensorrt_library
+from dap.engines.tensorrt import TensorrtEngine
+from dap.errors import DapError, DeviceLost, EngineError, EngineUnavailable, ModelFileInvalid, OutOfMemory
+from dap.models import find_model
+from tests.dap.engines.tensorrt_doubles import FakeTensorrt, cudaError_t, install
+from tests.dap.graphs import METADATA, SIZE, red_graph, red_panorama, save
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTensorrt:
+    monkeypatch.setenv("DAP_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("dap.engines.cuda._KERNEL_MODULE", tmp_path / "nowhere")
+    return install(monkeypatch)
+
+
+@pytest.fixture
+def red(tmp_path: Path) -> Path:
+    return save(red_graph(), tmp_path / "red.onnx")
+
+
+def opened(path: Path, **options: Any) -> TensorrtEngine:
+    return TensorrtEngine(path, find_model(path), **options)
+
+
+@pytest.mark.parametrize("batch", [(5.0,), (5.0, 30.0), tuple(range(3, 12))])
+def test_a_batch_of_any_size_is_answered_item_by_item(trt: FakeTensorrt, red: Path, batch: tuple[float, ...]) -> None:
+    inference = opened(red).infer(red_panorama(*batch))
+    assert inference.depth.dtype == inference.in_range.dtype == np.float32
+    assert inference.in_range.shape == (len(batch), 4, *SIZE)
+    np.testing.assert_array_equal(inference.depth[:, 3, 5], batch)
+    nearer = [[metres < threshold for threshold in (10, 20, 50, 100)] for metres in batch]
+    np.testing.assert_array_equal(inference.in_range[:, :, 3, 5], nearer)
+
+
+def test_an_answer_is_not_overwritten_by_the_next(trt: FakeTensorrt, red: Path) -> None:
+    engine = opened(red)
+    first = engine.infer(red_panorama(5.0))
+    engine.infer(red_panorama(30.0))
+    assert first.depth.max() == 5.0
+
+
+def test_probabilities_that_nobody_asks_for_stay_on_the_gpu(trt: FakeTensorrt, red: Path) -> None:
+    inference = opened(red).infer(red_panorama(5.0, 6.0), in_range=False)
+    assert inference.in_range.shape == (2, 0, *SIZE)
+    pixels = 2 * SIZE[0] * SIZE[1]
+    assert trt.cuda.copied == [("up", pixels * 3), ("down", pixels * 4)]
+
+
+def test_it_says_what_it_is(trt: FakeTensorrt, red: Path) -> None:
+    engine = opened(red, device="cuda:1")
+    assert (engine.name, engine.device, engine.input_size, engine.lanes) == ("tensorrt", "cuda:1", SIZE, 1)
+    assert engine.thresholds == METADATA.thresholds
+    assert trt.cuda.current == 1
+
+
+def test_each_range_of_batch_sizes_has_a_profile_of_its_own(trt: FakeTensorrt, red: Path) -> None:
+    engine = opened(red, max_batch_size=8)
+    (build,) = trt.builds
+    counts = [tuple(shape[0] for shape in profile) for profile in build.profiles]
+    assert counts == [(1, 1, 1), (2, 4, 4), (5, 8, 8)]
+    engine.warm_up([1, 1, 3, 8, 2])
+    assert trt.contexts[0].profiles == [0, 1, 2, 1]
+
+
+def test_more_than_the_largest_batch_runs_in_parts(trt: FakeTensorrt, red: Path) -> None:
+    opened(red, max_batch_size=4).warm_up([9])
+    assert trt.contexts[0].batches == [4, 4, 1]
+
+
+def test_networks_are_strongly_typed_and_float32_is_not_rounded_to_tf32(trt: FakeTensorrt, red: Path) -> None:
+    opened(red)
+    (build,) = trt.builds
+    assert build.network == 1 << trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+    assert trt.BuilderFlag.TF32 not in build.flags
+
+
+def test_a_plan_is_built_once_and_then_kept(trt: FakeTensorrt, red: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        opened(red)
+    assert "building red.onnx for batches of up to 4 on NVIDIA H200 with TensorRT 11.4.0.106" in caplog.text
+    assert opened(red).infer(red_panorama(7.0)).depth.max() == 7.0
+    assert len(trt.builds) == 1
+
+
+@pytest.mark.parametrize("change", ["driver", "TensorRT"])
+def test_a_stale_plan_is_built_anew_and_the_log_says_why(
+    trt: FakeTensorrt, red: Path, caplog: pytest.LogCaptureFixture, change: str
+) -> None:
+    opened(red)
+    if change == "driver":
+        trt.cuda.driver = 13010
+    else:
+        trt.__version__ = "10.16.1.11"
+    with caplog.at_level(logging.INFO):
+        opened(red)
+    assert len(trt.builds) == 2
+    expected = {
+        "driver": "is stale, it was built for driver CUDA 13.0 (now CUDA 13.1)",
+        "TensorRT": "is stale, it was built for tensorrt 11.4.0.106 (now 10.16.1.11)",
+    }
+    assert expected[change] in caplog.text
+
+
+@pytest.mark.parametrize("change", ["GPU", "model", "batches"])
+def test_plans_of_other_gpus_models_and_batches_lie_side_by_side(trt: FakeTensorrt, red: Path, change: str) -> None:
+    opened(red)
+    batch = 4
+    if change == "GPU":
+        trt.cuda.gpu_name = b"NVIDIA L4"
+    elif change == "model":
+        save(red_graph(divisor=4.0), red)
+    else:
+        batch = 8
+    opened(red, max_batch_size=batch)
+    assert len(trt.builds) == 2
+    opened(red, max_batch_size=batch)
+    assert len(trt.builds) == 2
+
+
+def test_timings_of_one_model_are_where_the_next_build_starts(trt: FakeTensorrt, red: Path, tmp_path: Path) -> None:
+    opened(red)
+    opened(save(red_graph(divisor=4.0), tmp_path / "other.onnx"))
+    assert [build.timings for build in trt.builds] == [b"", b"timings of 1 builds"]
+
+
+def test_timings_of_another_driver_are_not(trt: FakeTensorrt, red: Path) -> None:
+    opened(red)
+    trt.cuda.driver = 13010
+    opened(red)
+    assert trt.builds[1].timings == b""
+
+
+def test_a_plan_that_tensorrt_does_not_take_any_more_is_built_anew(trt: FakeTensorrt, red: Path) -> None:
+    opened(red)
+    trt.failing = {"deserialize_cuda_engine"}
+    with pytest.raises(EngineError, match=r"does not load the plan that it has built of red\.onnx: .*invalid argument"):
+        opened(red)
+    assert len(trt.builds) == 2
+    trt.failing = set()
+    assert opened(red).infer(red_panorama(7.0)).depth.max() == 7.0
+
+
+def test_nothing_but_a_cast_sees_the_pixels(trt: FakeTensorrt, red: Path) -> None:
+    """UINT8 is only supported as network input or output tensor types (onnx-tensorrt, docs/operators.md)."""
+    import onnx
+
+    from dap.engines.tensorrt_builder import cast_pixels
+
+    graph = onnx.load_model_from_string(cast_pixels(red.read_bytes())).graph
+    readers = [node for node in graph.node if "panorama" in node.input]
+    assert [node.op_type for node in readers] == ["Cast"]
+    assert readers[0].attribute[0].i == TensorProto.FLOAT
+    onnx.checker.check_graph(graph)
+
+
+def test_an_answer_that_is_no_number_is_no_depth(trt: FakeTensorrt, tmp_path: Path) -> None:
+    engine = opened(save(red_graph(divisor=0.0), tmp_path / "broken.onnx"))
+    with pytest.raises(EngineError, match="NaN or infinity"):
+        engine.infer(red_panorama(0.0))
+
+
+def test_pixels_of_another_shape_are_refused(trt: FakeTensorrt, red: Path) -> None:
+    with pytest.raises(EngineError, match=r"Expected uint8 panoramas of shape \(B, 16, 32, 3\)"):
+        opened(red).infer(np.zeros((1, 32, 64, 3), np.uint8))
+
+
+def test_a_file_that_is_not_what_the_registry_says_is_refused(trt: FakeTensorrt, red: Path) -> None:
+    model = dataclasses.replace(find_model(red), thresholds=(100.0,))
+    with pytest.raises(ModelFileInvalid, match=r"expected those of red"):
+        TensorrtEngine(red, model)
+
+
+def test_a_graph_that_is_not_what_its_metadata_say_is_refused(trt: FakeTensorrt, tmp_path: Path) -> None:
+    model = red_graph()
+    helper.set_model_props(model, dataclasses.replace(METADATA, thresholds=(100.0,)).entries())
+    with pytest.raises(ModelFileInvalid, match="has the inputs and outputs"):
+        opened(save(model, tmp_path / "other.onnx"))
+
+
+def test_a_graph_that_tensorrt_cannot_read_says_which_part(trt: FakeTensorrt, red: Path) -> None:
+    trt.failing = {"parse"}
+    with pytest.raises(ModelFileInvalid, match=r"cannot read red\.onnx: no importer for Whirl"):
+        opened(red)
+
+
+def test_a_build_that_fails_says_what_tensorrt_said(trt: FakeTensorrt, red: Path) -> None:
+    trt.failing = {"build_serialized_network"}
+    trt.complaint = "Error Code 10: Could not find any implementation for node"
+    with pytest.raises(EngineError, match=r"cannot build red\.onnx: Error Code 10: Could not find any implementation"):
+        opened(red)
+
+
+@pytest.mark.parametrize(
+    ("complaint", "error"),
+    [
+        ("Error Code 1: Cuda Runtime (an illegal memory access was encountered)", DeviceLost),
+        ("Error Code 2: OutOfMemory (Requested size was 17179869184 bytes.)", OutOfMemory),
+        ("Error Code 3: API Usage Error", EngineError),
+    ],
+)
+def test_what_tensorrt_says_of_a_failed_run_decides_what_it_means(
+    trt: FakeTensorrt, red: Path, complaint: str, error: type[EngineError]
+) -> None:
+    engine = opened(red)
+    trt.failing, trt.complaint = {"execute_async_v3"}, complaint
+    with pytest.raises(EngineError) as caught:
+        engine.infer(red_panorama(1.0, 2.0))
+    assert type(caught.value) is error
+
+
+def test_a_failure_of_cuda_is_told_apart_too(trt: FakeTensorrt, red: Path) -> None:
+    engine = opened(red)
+    trt.cuda.failures = {"cudaStreamSynchronize": cudaError_t.cudaErrorIllegalAddress}
+    with pytest.raises(DeviceLost, match="TensorRT lost cuda:0"):
+        engine.infer(red_panorama(1.0))
+
+
+@pytest.mark.parametrize("function", ["cudaMalloc", "cudaHostAlloc"])
+def test_no_room_for_the_buffers_is_known_at_once_and_leaves_nothing_behind(
+    trt: FakeTensorrt, red: Path, function: str
+) -> None:
+    trt.cuda.failures = {function: cudaError_t.cudaErrorMemoryAllocation}
+    with pytest.raises(OutOfMemory, match="a batch of 4"):
+        opened(red)
+    assert trt.cuda.memory == {}
+    assert trt.builds == []
+
+
+def test_no_room_for_a_context_is_known_at_once(trt: FakeTensorrt, red: Path) -> None:
+    trt.failing, trt.complaint = {"create_execution_context"}, "Error Code 1: Cuda Runtime (out of memory)"
+    with pytest.raises(OutOfMemory):
+        opened(red)
+    assert trt.cuda.memory == {}
+
+
+def test_a_closed_engine_gives_all_back_and_says_so(trt: FakeTensorrt, red: Path) -> None:
+    engine = opened(red)
+    engine.warm_up([1])
+    engine.close()
+    assert (trt.cuda.memory, trt.cuda.streams) == ({}, 0)
+    with pytest.raises(EngineError, match="closed"):
+        engine.infer(red_panorama(5.0))
+
+
+def test_it_runs_on_no_cpu(trt: FakeTensorrt, red: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="on NVIDIA GPUs alone"):
+        opened(red, device="cpu")
+
+
+def test_a_gpu_that_is_not_here_is_named(trt: FakeTensorrt, red: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="cuda:2 was asked for, and CUDA finds 2 devices here"):
+        opened(red, device="cuda:2")
+    trt.cuda.failures = {"cudaGetDeviceCount": cudaError_t.cudaErrorNoDevice}
+    with pytest.raises(EngineUnavailable, match="no CUDA-capable device is detected"):
+        opened(red)
+
+
+@pytest.mark.parametrize("library", ["tensorrt", "cuda.bindings", "onnx"])
+def test_a_library_that_is_missing_says_what_to_install(
+    trt: FakeTensorrt, red: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    model = find_model(red)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(EngineUnavailable, match=r"pip install 'depth-any-panorama\[gpu\]'"):
+        TensorrtEngine(red, model)
+
+
+@pytest.mark.parametrize(("version", "is_taken"), [("9.3.0", False), ("10.0.1", True), ("12.0.0", False)])
+def test_tensorrt_10_and_11_are_taken(trt: FakeTensorrt, version: str, is_taken: bool) -> None:
+    trt.__version__ = version
+    if is_taken:
+        assert tensorrt_library.tensorrt_version() == version
+    else:
+        with pytest.raises(EngineUnavailable, match=f"TensorRT {version} is installed: expected version 10 or 11"):
+            tensorrt_library.tensorrt_version()
+
+
+def test_a_folder_that_is_not_trusted_is_an_error_of_ours(trt: FakeTensorrt, red: Path, tmp_path: Path) -> None:
+    (tmp_path / "home" / "tensorrt").mkdir(parents=True)
+    (tmp_path / "home" / "tensorrt").chmod(0o777)
+    with pytest.raises(EngineUnavailable, match="not trusted"):
+        opened(red)
+    assert trt.loaded == 0
+
+
+def test_no_plan_is_loaded_that_somebody_names(trt: FakeTensorrt, tmp_path: Path) -> None:
+    (tmp_path / "red.plan").write_bytes(b"a program")
+    with pytest.raises(DapError, match="is no model file"):
+        create_engine(find_model(tmp_path / "red.plan"), "tensorrt")
+    assert trt.loaded == 0
+
+
+def test_create_engine_passes_on_what_it_is_given(trt: FakeTensorrt, red: Path) -> None:
+    engine = create_engine(find_model(red), "tensorrt", device="cuda:1", max_batch_size=2)
+    assert (engine.name, engine.device) == ("tensorrt", "cuda:1")
+    assert trt.builds[0].profiles[-1][-1][0] == 2
+    assert plans.batch_ranges(2) == ((1, 1), (2, 2))
