@@ -160,7 +160,7 @@ def evaluate(network: DapNetwork, panoramas: Sequence[LabelledPanorama], size: t
         predicted, logits = predict(network, panorama.rgb, size)
         if _measured(panorama.depth).any():
             depth.append(score_depth(predicted, panorama.depth))
-        pooled += [_range_areas(logits[k] > 0, panorama.depth, limit) for k, limit in enumerate(thresholds)]
+        pooled += [range_areas(logits[k] > 0, panorama.depth, limit) for k, limit in enumerate(thresholds)]
     network.train(was_training)
     names = [f"{threshold:g}" for threshold in thresholds]
     with np.errstate(invalid="ignore"):
@@ -200,8 +200,14 @@ def _measured(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     return (depth > 0) & (depth <= DEPTH_LIMIT_M)
 
 
-def _range_areas(in_range: npt.NDArray[np.bool_], truth: npt.NDArray[np.float32], limit: float) -> list[float]:
-    """Areas (any unit) of: both say out of range, either says so, in range and lost, in range."""
+def range_areas(in_range: npt.NDArray[np.bool_], truth: npt.NDArray[np.float32], limit: float) -> list[float]:
+    """Areas (any unit) of: both say out of range, either says so, in range and lost, in range.
+
+    Args:
+        in_range: bool (H, W), as predicted.
+        truth: float32 (H, W), metres along the ray; +inf on sky, 0 where not known.
+        limit: metres of the range.
+    """
     known, near = truth > 0, truth < limit
     weight = sphere.solid_angles(*truth.shape)[:, None]
     regions = (~in_range & ~near, ~in_range | ~near, ~in_range & near, near)
