@@ -40,12 +40,14 @@ class Experiment:
 
     Attributes:
         title: what it shows.
+        preset: what is varied, unless another is asked for.
         variants: configurations by the ending of their runs' names, made from a preset; the empty ending is the preset.
         stages: of the pipeline that are run.
         measure: what one run adds, by its variant's name.
     """
 
     title: str
+    preset: str
     variants: Callable[[PipelineConfig], Mapping[str, PipelineConfig]]
     stages: Sequence[str]
     measure: Callable[[str, Run], Rows]
@@ -303,18 +305,24 @@ def _with_stage_1(
 EXPERIMENTS: dict[str, Experiment] = {
     "domain-gap": Experiment(
         "The domain gap: each stage on the domain that has labels and on the one that has none",
+        "small",
         _as_it_is,
         tuple(STAGES),
         _domain_gap,
     ),
     "selection": Experiment(
         "The true error of the pseudo-labels that the discriminator selects",
+        "small",
         _as_it_is,
         ("data", "stage-1-labeler", "discriminator", "labels-1", "selection"),
         _selection,
     ),
-    "losses": Experiment("Losses of stage 1, one after the other", _losses, _STAGE_1, _ablation),
+    "losses": Experiment("Losses of stage 1, one after the other", "ablation", _losses, _STAGE_1, _ablation),
     "thresholds": Experiment(
-        "Range masks that are learnt beside depth; depth is compared without them", _thresholds, _STAGE_1, _masked
+        "Range masks that are learnt beside depth; depth is compared without them",
+        "ablation",
+        _thresholds,
+        _STAGE_1,
+        _masked,
     ),
 }

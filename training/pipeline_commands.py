@@ -115,7 +115,7 @@ def use_threads(threads: int | None) -> int:
 
 @click.command("experiments")
 @click.argument("name", type=click.Choice([*EXPERIMENTS]))
-@option("--preset", type=click.Choice([*PIPELINES]), default="small", help="What the runs are variants of.")
+@option("--preset", type=click.Choice([*PIPELINES]), help="What the runs are variants of. Default: the experiment's.")
 @option("--seeds", type=click.IntRange(1), default=3, help="Runs of each variant, with seeds from 0 on.")
 @option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File for the table as well.")
 @runs_option
@@ -125,7 +125,7 @@ def use_threads(threads: int | None) -> int:
 def experiments(
     *,
     name: str,
-    preset: str,
+    preset: str | None,
     seeds: int,
     out: Path | None,
     runs: Path,
@@ -144,6 +144,7 @@ def experiments(
         return Place(runs / run, data or runs / "data", process, threads)
 
     experiment = EXPERIMENTS[name]
+    preset = preset or experiment.preset
     told = markdown(experiment, run_experiment(experiment, preset, PIPELINES[preset], seeds, place))
     if out is not None:
         write_whole(out, told + "\n")

@@ -24,7 +24,7 @@ from training.scoring import Score
 from training.stages import Place
 
 SMOKE = PIPELINES["smoke"]
-TABLE = Experiment("A title", lambda base: {"": base}, (), lambda *_: {})
+TABLE = Experiment("A title", "smoke", lambda base: {"": base}, (), lambda *_: {})
 
 
 def depths(*values: float) -> npt.NDArray[np.float32]:
