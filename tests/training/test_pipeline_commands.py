@@ -28,7 +28,9 @@ def test_where_there_is_no_run_status_says_so(tmp_path: Path) -> None:
 
 
 def test_a_run_begins_with_a_preset(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no run a to go on with: give --preset, one of paper, dap-s, small, ablation, smoke"):
+    with pytest.raises(
+        TrainingError, match="no run a to go on with: give --preset, one of paper, dap-s, small, ablation, smoke"
+    ):
         run("pipeline", "--run", "a", "--runs", tmp_path)
 
 
