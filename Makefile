@@ -9,15 +9,18 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # An editable install sees source changes by itself; only these make it stale.
 INSTALLED_FROM := pyproject.toml constraints.txt
+# The oldest and the newest of TensorRT 10 and the newest of 11, as tests/dap/engines/test_tensorrt_types.py names them.
+TENSORRT := 10.0.1 10.16.1.11 11.4.0.106
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test check pipeline-smoke format bench bench-service bench-cost bench-overload bench-soak bench-peers image clean
+.PHONY: help demo serve test test-gpu tensorrt-types check pipeline-smoke format bench bench-service bench-cost bench-overload bench-soak bench-peers image clean
 
 help:
 	@echo 'make demo    a panorama in, depth, point cloud and metrics out (in $(OUT)/)'
 	@echo 'make serve   start the service with the bundled model and stay'
 	@echo 'make test    format, lint, types and the whole suite'
+	@echo 'make test-gpu  on a machine with an NVIDIA GPU: what the suite can only play (docs/gpu.md)'
 	@echo 'make check   format, lint and types alone'
 	@echo 'make pipeline-smoke  the three stages of training at toy size (part of make test)'
 	@echo 'make format  let ruff rewrite what it can'
@@ -33,7 +36,15 @@ serve: $(VENV)/runs
 	$(BIN)/dap serve
 
 test: check
+	@$(MAKE) --no-print-directory tensorrt-types || echo 'The bindings of TensorRT cannot be had here: what needs them is skipped.'
 	$(BIN)/python -m pytest
+
+# What is marked gpu, of which nothing may be skipped.
+test-gpu: $(VENV)/develops
+	$(PIP) install --quiet -c constraints.txt -e '.[gpu]'
+	DAP_TEST_GPU=1 $(BIN)/python -m pytest -m gpu
+
+tensorrt-types: $(VENV)/tensorrt/made
 
 check: $(VENV)/develops
 	$(BIN)/ruff format --check .
@@ -86,6 +97,13 @@ $(VENV)/develops: $(INSTALLED_FROM) | $(BIN)/python
 	$(PIP) install --quiet "$$(grep '^torch==' constraints.txt)"
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/runs
+
+# The Python bindings of TensorRT for the signatures in them, 1 MB each, under NVIDIA's licence; TensorRT itself is not among them.
+$(VENV)/tensorrt/made: tests/dap/engines/tensorrt_stubs.py $(VENV)/develops
+	for version in $(TENSORRT); do $(PIP) install --quiet --no-deps --upgrade --target $(VENV)/tensorrt/$$version tensorrt-cu12-bindings==$$version; done
+	ls -d $(VENV)/tensorrt/*/tensorrt_bindings
+	$(BIN)/python -m tests.dap.engines.tensorrt_stubs $(VENV)/tensorrt
+	@touch $@
 
 # LitServe and BentoML, apart from everything else, and this project beside them for what decodes and encodes.
 $(PEERS)/runs: $(INSTALLED_FROM) benchmarks/peers.txt | $(BIN)/python
