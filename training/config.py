@@ -193,8 +193,8 @@ class StreamConfig:
         kind: which scenes, as `training.synthetic` names them.
         passes: how often a scene is seen, with other augmentation each time. Few: scenes are fresh and rendering is
             the bottleneck; many: the scenes are learnt by heart.
-        shard_size: scenes a file; in memory, scenes rendered at once: too few leave a GPU idle, too many take its
-            memory.
+        shard_size: scenes a file; in memory, scenes rendered together: too few leave a GPU idle, too many hold up the
+            step that wants the first of them.
         window: shards that are mixed with one another. Too few: neighbouring batches resemble each other; too many:
             memory (a scene takes 5 bytes a pixel) and, from disk, a late start.
         scenes_in: where scenes wait for the training. `disk`: files that processes on the CPU write ahead; `memory`:

@@ -31,7 +31,7 @@ from training.synthetic.shading import (
 )
 
 CPU_PIXELS = 1 << 18  # rendered at once: more falls out of the caches, fewer spends its time in calls
-GPU_PIXELS = 1 << 24
+GPU_PIXELS = 1 << 22  # 600 bytes each (measured on a CPU): a GPU may have a training in its memory as well
 # Small enough that few solids meet a tile, large enough that an operation on a row of tiles is worth its call.
 TILE = (8, 16)
 
