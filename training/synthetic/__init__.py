@@ -1,11 +1,13 @@
 """Synthetic panoramas with exact depth: procedural scenes and a ray caster that draws them.
 
 What is drawn. Indoors: rooms of eleven kinds (offices, corridors, meeting rooms, halls, stairs, ...) as rectangles, Ls
-and with slanted corners, with doors, windows and glimpses of other rooms and of the outside, furniture and clutter.
-Outdoors: seven kinds of places (car parks, streets, courtyards, parks, plazas, fields, mountain tops) under clear,
-cloudy and white skies. All of it is boxes, cylinders and ellipsoids with procedural textures, twenty to some hundreds
-a scene, lit by lamps or the sun with shadows, ambient light and occlusion, and then photographed with the faults of
-scanners and consumer cameras. Camera height, tilt and the sizes of rooms follow reality, because the scale of a scene
+and Ts, with niches, slanted corners and ceilings, beams and pipes, with doors, windows and glimpses of other rooms and
+of the outside, furniture, and near the camera the fine clutter that real rooms owe their edges to. Outdoors: seven
+kinds of places (car parks, streets, courtyards, parks, plazas, fields, mountain tops) with facades in relief, cars,
+bicycles, people, trees and street furniture under clear, cloudy and white skies; no mirrors anywhere. All of it is
+boxes, cylinders and ellipsoids with procedural textures, some hundreds a scene, lit by lamps or the sun with shadows,
+ambient light and occlusion, and then photographed with the faults of scanners and of consumer cameras, a third of them
+with the seams of two lenses. Camera height, tilt and the sizes of rooms follow reality, because the scale of a scene
 can only be learnt from them.
 
 Conventions. A panorama is an equirectangular image whose column W/2 looks forward, longitude growing to the right;
@@ -22,5 +24,5 @@ mip maps: Williams, SIGGRAPH 1983; ambient occlusion: Zhukov et al., EGWR 1998; 
 unreasonable effectiveness of quasirandom sequences", 2018; JPEG quantisation: ITU-T T.81, Annex K.
 """
 
-RENDERER_VERSION = 6
+RENDERER_VERSION = 7
 """Counts up when a seed gives another picture or another depth: rendered scenes kept on disk are named by it."""

@@ -28,14 +28,18 @@ _LUMINANCE = (
     (72, 92, 95, 98, 112, 100, 103, 99),
 )
 NOISE_TABLE = 1 << 18
+SEAM_HALF_WIDTH = math.radians(4.0)  # of the strip in which consumer cameras blend the pictures of two lenses
 
 
 def scanner_faults(rng: random.Random) -> Faults:
-    """The look of pictures put together from a room scan: dark, contrasty, warm, uneven, often with holes."""
+    """The look of pictures put together from a room scan: dark, contrasty, crisp, warm, uneven, often with holes."""
     warmth = rng.gauss(0.1, 0.1)
     return replace(
         _lens_and_file(rng),
-        exposure=math.exp(rng.gauss(math.log(0.036), 0.45)),
+        blur=rng.uniform(0.1, 0.5),  # scans are kept large and made small: sharper than a camera's picture at its size
+        sharpening=rng.uniform(0.0, 0.8),
+        local_contrast=rng.uniform(0.0, 0.9) if rng.random() < 0.7 else 0.0,
+        exposure=math.exp(rng.gauss(math.log(0.04), 0.45)),
         gains=(math.exp(warmth), math.exp(rng.gauss(0, 0.03)), math.exp(-warmth)),
         gamma=math.exp(rng.gauss(0.08, 0.12)),
         saturation=math.exp(rng.gauss(0.2, 0.25)),
@@ -46,8 +50,9 @@ def scanner_faults(rng: random.Random) -> Faults:
 
 
 def photo_faults(rng: random.Random, exposure: float) -> Faults:
-    """The look of a consumer camera's pictures; `exposure` is their usual mean brightness (linear)."""
+    """The look of a consumer camera's pictures, a third with seams; `exposure` is their usual mean brightness."""
     warmth = rng.gauss(0.02, 0.08)
+    stitched = rng.random() < 0.35
     return replace(
         _lens_and_file(rng),
         exposure=math.exp(rng.gauss(math.log(exposure), 0.4)),
@@ -57,6 +62,9 @@ def photo_faults(rng: random.Random, exposure: float) -> Faults:
         contrast=math.exp(rng.gauss(0.05, 0.12)),
         haze=rng.uniform(0, 0.05) if rng.random() < 0.3 else 0.0,
         shading_strength=rng.uniform(0.05, 0.25) if rng.random() < 0.4 else 0.0,
+        lens_mismatch=rng.gauss(0, 0.1) if stitched else 0.0,
+        seam_ghosting=rng.uniform(0.7, 2.5) if stitched else 0.0,
+        sharpening=rng.uniform(0.1, 0.7) if rng.random() < 0.4 else 0.0,
     )
 
 
@@ -109,6 +117,18 @@ def _lens_gains(faults: Sequence[Faults], width: int, device: torch.device) -> T
     return torch.exp(_column([f.lens_mismatch / 2 for f in faults], device) * side)
 
 
+def _ghosted(picture: Tensor, faults: Sequence[Faults]) -> Tensor:
+    """Both lenses' pictures, one shifted, laid over each other in the strips where they meet."""
+    width = picture.shape[3]
+    longitude = (torch.arange(width, device=picture.device) + 0.5) / width * 2 * math.pi - math.pi
+    share = 0.5 * ((longitude.abs() - math.pi / 2).abs() < SEAM_HALF_WIDTH)
+    for i, fault in enumerate(faults):
+        if fault.seam_ghosting > 0:
+            columns = max(1, round(fault.seam_ghosting / 360 * width))
+            picture[i] += share * (torch.roll(picture[i], columns, 2) - picture[i])
+    return picture
+
+
 def _tone(light: Tensor, faults: Sequence[Faults], known_mean: Tensor) -> Tensor:
     """Linear light (B, 3, H, W) -> display values in [0, 1]: exposure, white balance, soft shoulder, gamma."""
     device = light.device
@@ -138,6 +158,28 @@ def _blur(picture: Tensor, faults: Sequence[Faults]) -> Tensor:
     tall = torch.cat([wide[:, :, :1], wide, wide[:, :, -1:]], 2)
     height = picture.shape[2]
     return (wide + edge * (tall[:, :, :height] + tall[:, :, 2:])) / (1 + 2 * edge).square()
+
+
+def _crisp(picture: Tensor, faults: Sequence[Faults]) -> Tensor:
+    """Unsharp masking, narrow and wide, as scanners' tone mapping and cameras' sharpening do it."""
+    if any(f.sharpening for f in faults):
+        detail = picture - _blur(picture, [Faults(blur=1.0)] * len(faults))
+        picture = torch.addcmul(picture, detail, _column([f.sharpening for f in faults], picture.device))
+    if any(f.local_contrast for f in faults):
+        gray = picture.mean(1, keepdim=True)
+        wide = gray
+        for step in (64, 32, 16):  # three kernels [1 1 1] of growing stride make one bell without a seam
+            wide = _stride_blur(wide, max(1, gray.shape[2] // step))
+        picture = torch.addcmul(picture, gray - wide, _column([f.local_contrast for f in faults], picture.device))
+    return picture
+
+
+def _stride_blur(picture: Tensor, stride: int) -> Tensor:
+    """The mean of each pixel and its eight neighbours `stride` away; round in longitude, repeated at the poles."""
+    across = picture + torch.roll(picture, stride, 3) + torch.roll(picture, -stride, 3)
+    height = picture.shape[2]
+    tall = torch.nn.functional.pad(across, (0, 0, stride, stride), mode="replicate")
+    return (across + tall[:, :, :height] + tall[:, :, 2 * stride :]) / 9
 
 
 @functools.lru_cache(maxsize=4)
@@ -210,7 +252,9 @@ def photograph(light: Tensor, faults: Sequence[Faults], seeds: Sequence[int], kn
     if any(f.lens_mismatch for f in faults):
         light = light * _lens_gains(faults, width, light.device)
     picture = _colour(_tone(light, faults, mean), faults)
-    picture = _add_noise(_blur(picture, faults), faults, seeds).clamp_(0, 1)
+    if any(f.seam_ghosting for f in faults):
+        picture = _ghosted(picture, faults)
+    picture = _add_noise(_crisp(_blur(picture, faults), faults), faults, seeds).clamp_(0, 1)
     coded = [i for i, f in enumerate(faults) if f.jpeg_quality]
     if coded:
         picture[coded] = _jpeg(picture[coded], [faults[i].jpeg_quality for i in coded])

@@ -6,6 +6,7 @@ common real ones.
 
 import math
 
+from training.synthetic import clutter
 from training.synthetic.builder import SceneBuilder
 from training.synthetic.scene import Frame
 
@@ -107,12 +108,18 @@ def desk(b: SceneBuilder, at: Frame, width: float) -> None:
         b.slab(at, (0.08, y - 0.2, 0.05), (depth - 0.05, y + 0.2, height - 0.1), top if b.chance(0.6) else metal(b))
     on_top = at.at(0, 0, height)
     for _ in range(b.count(0, 2)):
-        monitor(b, on_top.at(b.uniform(0.12, 0.3), b.uniform(-0.35, 0.35) * width, 0, b.uniform(-0.4, 0.4)))
-    desk_clutter(b, on_top, depth, width, b.count(0, 8))
+        seat = on_top.at(b.uniform(0.12, 0.3), b.uniform(-0.35, 0.35) * width, 0, b.uniform(-0.4, 0.4))
+        monitor(b, seat)
+        if clutter.is_near(b, seat):
+            clutter.keyboard_and_mouse(b, seat)
+    desk_clutter(b, on_top, depth, width, b.count(0, 5))
+    clutter.desk_things(b, on_top, depth, width, b.count(3, 12))
     if b.chance(0.25):  # shelf or partition above the desk
         low = height + b.uniform(0.3, 0.6)
         front = books(b, b.uniform(0.6, 1.2)) if b.chance(0.6) else top
         b.slab(at, (0, -width / 2, low), (0.3, width / 2, low + b.uniform(0.25, 0.45)), (front, top, top))
+    if clutter.is_near(b, at) and b.chance(0.5):
+        clutter.cable(b, at.at(0.2, b.uniform(-0.4, 0.4) * width, 0, b.uniform(-1.5, 1.5)))
     b.end()
     if b.chance(0.8):
         chair(b, at.at(depth + b.uniform(0.05, 0.5), b.uniform(-0.3, 0.3), 0, math.pi + b.uniform(-0.8, 0.8)))
@@ -198,7 +205,11 @@ def bookcase(b: SceneBuilder, at: Frame, width: float, height: float, open_shelv
         step = height / shelves
         for level in range(shelves + 1):
             b.slab(at, (0, -width / 2, level * step - 0.012), (depth, width / 2, level * step + 0.012), case)
-            if level < shelves and b.chance(0.85):
+            if level < shelves and clutter.is_near(b, at):
+                clutter.shelf_things(
+                    b, at.at(0, 0, level * step + 0.012), 0.03 - width / 2, width / 2 - 0.03, depth * 0.9, step * 0.85
+                )
+            elif level < shelves and b.chance(0.85):
                 left = -width / 2 + (b.uniform(0, 0.5) * width if b.chance(0.4) else 0.03)
                 right = left + b.uniform(0.35, 1.0) * (width / 2 - left)
                 tall = step * b.uniform(0.5, 0.85)
@@ -222,7 +233,8 @@ def cabinet(b: SceneBuilder, at: Frame, width: float, height: float) -> None:
         b.box(at, (depth + 0.006, y, height / 2), (0.006, width / doors / 2 - 0.012, height / 2 - 0.03), body)
         b.box(at, (depth + 0.025, y + 0.4 * width / doors, height * 0.55), (0.012, 0.01, 0.06), handle)
     if height < 1.4 and b.chance(0.7):
-        desk_clutter(b, at.at(0, 0, height), depth, width, b.count(1, 4))
+        desk_clutter(b, at.at(0, 0, height), depth, width, b.count(0, 3))
+        clutter.desk_things(b, at.at(0, 0, height), depth, width, b.count(0, 4))
     b.end()
 
 

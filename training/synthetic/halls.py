@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass
 
-from training.synthetic import furniture
+from training.synthetic import clutter, furniture
 from training.synthetic.builder import SceneBuilder
 from training.synthetic.rooms import build_shell, lamp_colour, place_camera, rectangle
 from training.synthetic.scene import WORLD, Frame
+from training.synthetic.street_furniture import bench
 from training.synthetic.walls import Finish, Opening, Wall, build_wall, random_finish
 
 
@@ -150,7 +151,9 @@ def staircase(b: SceneBuilder) -> None:
     _flights(b, well, finish)
     _stair_ceilings_and_rails(b, well, finish)
     for _ in range(b.count(0, 3)):
-        furniture.picture(b, Frame(b.choose((-1, 1)) * side, b.uniform(0.3, landing), 0, math.pi))
+        left = b.choose((-1, 1))
+        wall = Frame(left * side, b.uniform(0.3, landing), 0, math.pi if left > 0 else 0.0)
+        b.choose((furniture.picture, clutter.wall_thing))(b, wall)
 
 
 def _stairwell_walls(b: SceneBuilder, well: Stairwell, finish: Finish) -> None:
@@ -243,6 +246,12 @@ def arcade(b: SceneBuilder) -> None:
     for end in (-y, y):
         if b.chance(0.5):
             b.slab(WORLD, (-x - 0.3, end - 0.1, 0), (x + 0.6, end + 0.1, height), stone)
+    for _ in range(b.count(1, 6)):
+        along = b.uniform(1.0, length - 1.0)
+        wall = inner.facing_room(along)
+        if inner.free(along - 0.7, along + 0.7, 2.0):
+            clutter.wall_thing(b, wall)
+        b.choose((bench, furniture.person))(b, wall.at(b.uniform(0.4, width - 0.5), 0))
     for i in range(max(1, bays // 2)):
         b.lamp((0.0, -y + (2 * i + 1) * spacing, height - 0.3), 0.2, lamp_colour(b, b.uniform(0.5, 4)))
 

@@ -17,12 +17,15 @@ from training.synthetic.rooms import (
     ceiling_relief,
     clutter_floor,
     furnish_walls,
+    litter,
     place_camera,
     random_spot,
     rectangle,
     room_outline,
+    slanted_ceiling,
     table_below_camera,
     table_with_chairs,
+    wall_relief,
 )
 from training.synthetic.scene import WORLD, Frame, Scene, Sky
 from training.synthetic.textures import TEXTURES
@@ -45,6 +48,9 @@ def office(b: SceneBuilder) -> None:
     corners = room_outline(b, width, length)
     place_camera(b, corners, finish.height)
     room = build_shell(b, corners, finish, 2.0, b.choose((0.0, 1.5, 2.5)))
+    if b.chance(0.1):
+        slanted_ceiling(b, room)
+    wall_relief(b, room)
     if b.chance(0.14):
         table_below_camera(b)
     if width * length > 18 and b.chance(0.5):
@@ -53,8 +59,9 @@ def office(b: SceneBuilder) -> None:
             table_with_chairs(
                 b, Frame(*spot, 0, b.uniform(0, 3)), b.uniform(0.7, 1.2), b.uniform(1.0, 2.2), b.count(0, 6)
             )
-    furnish_walls(b, room, b.uniform(0.55, 1.0), OFFICE)
+    furnish_walls(b, room, b.uniform(0.7, 1.0), OFFICE)
     clutter_floor(b, room, b.count(1, 9))
+    litter(b, room, b.count(2, 9))
     ceiling_relief(b, room)
     ceiling_lights(b, room)
 
@@ -65,6 +72,7 @@ def open_office(b: SceneBuilder) -> None:
     corners = room_outline(b, width, length)
     place_camera(b, corners, finish.height)
     room = build_shell(b, corners, finish, 3.0, 4.0)
+    wall_relief(b, room)
     heading = b.choose((0.0, math.pi / 2))
     screen = furniture.fabric(b)
     for _ in range(b.count(4, 12)):
@@ -79,6 +87,7 @@ def open_office(b: SceneBuilder) -> None:
                 b.end()
     furnish_walls(b, room, b.uniform(0.4, 0.9), OFFICE)
     clutter_floor(b, room, b.count(3, 12))
+    litter(b, room, b.count(2, 12))
     ceiling_relief(b, room)
     ceiling_lights(b, room)
 
@@ -91,12 +100,14 @@ def meeting_room(b: SceneBuilder) -> None:
     if b.chance(0.3):
         table_below_camera(b)
     room = build_shell(b, corners, finish, 2.0, 1.5)
+    wall_relief(b, room)
     if b.claim(WORLD, 0.3):
         table_with_chairs(
             b, WORLD, min(width * 0.4, b.uniform(1.0, 1.8)), length * b.uniform(0.4, 0.65), b.count(6, 14)
         )
-    furnish_walls(b, room, 0.35, MEETING)
+    furnish_walls(b, room, 0.45, MEETING)
     clutter_floor(b, room, b.count(0, 4))
+    litter(b, room, b.count(2, 8))
     ceiling_relief(b, room)
     ceiling_lights(b, room)
 
@@ -114,7 +125,9 @@ def corridor(b: SceneBuilder) -> None:
         corners = ((-x, -y), (x, -y), (x, start), (x + reach, start), (x + reach, end), (x, end), (x, y), (-x, y))
     place_camera(b, corners, finish.height)
     room = build_shell(b, corners, finish, length / 2.6 + 1, b.choose((0.0, 0.0, 1.0)))
-    furnish_walls(b, room, b.uniform(0, 0.18), ("low cabinet", "chair", "plant", "cabinet", "bookcase"))
+    wall_relief(b, room)
+    furnish_walls(b, room, b.uniform(0, 0.25), ("low cabinet", "chair", "plant", "cabinet", "bookcase"))
+    litter(b, room, b.count(2, 8))
     ceiling_relief(b, room)
     ceiling_lights(b, room)
 
@@ -125,6 +138,9 @@ def lounge(b: SceneBuilder) -> None:
     corners = room_outline(b, width, length)
     place_camera(b, corners, finish.height)
     room = build_shell(b, corners, finish, 3.0, 2.5)
+    if b.chance(0.15):
+        slanted_ceiling(b, room)
+    wall_relief(b, room)
     if b.chance(0.2):
         table_below_camera(b)
     for _ in range(b.count(1, 3)):
@@ -145,8 +161,9 @@ def lounge(b: SceneBuilder) -> None:
             furniture.sofa(b, at.at(-1.4, 0), b.uniform(1.4, 2.3))
             if b.chance(0.6):
                 furniture.sofa(b, at.at(1.9, 0, 0, math.pi), b.uniform(0.9, 2.0))
-    furnish_walls(b, room, 0.4, LOUNGE)
+    furnish_walls(b, room, 0.55, LOUNGE)
     clutter_floor(b, room, b.count(0, 5))
+    litter(b, room, b.count(2, 8))
     ceiling_relief(b, room)
     ceiling_lights(b, room)
 
@@ -157,14 +174,18 @@ def home(b: SceneBuilder) -> None:
     corners = room_outline(b, width, length)
     place_camera(b, corners, finish.height)
     room = build_shell(b, corners, finish, 2.5, 2.0)
+    if b.chance(0.35):
+        slanted_ceiling(b, room)
+    wall_relief(b, room)
     if width * length > 14 and b.chance(0.5):
         spot = random_spot(b, room, 1.0)
         if spot and b.claim(Frame(*spot), 0.9):
             table_with_chairs(
                 b, Frame(*spot, 0, b.uniform(0, 3)), b.uniform(0.8, 1.1), b.uniform(1.0, 1.9), b.count(2, 6)
             )
-    furnish_walls(b, room, b.uniform(0.4, 0.8), HOME)
+    furnish_walls(b, room, b.uniform(0.55, 0.95), HOME)
     clutter_floor(b, room, b.count(0, 5))
+    litter(b, room, b.count(2, 8))
     ceiling_lights(b, room)
 
 
@@ -174,8 +195,12 @@ def store_room(b: SceneBuilder) -> None:
     corners = room_outline(b, width, length)
     place_camera(b, corners, finish.height)
     room = build_shell(b, corners, finish, 1.5, 0.5)
+    if b.chance(0.3):
+        slanted_ceiling(b, room)
+    wall_relief(b, room)
     furnish_walls(b, room, 0.85, STORAGE)
     clutter_floor(b, room, b.count(3, 12))
+    litter(b, room, b.count(2, 12))
     ceiling_relief(b, room)
     ceiling_lights(b, room)
 
@@ -187,6 +212,7 @@ def hall(b: SceneBuilder) -> None:
     corners = room_outline(b, width, length)
     place_camera(b, corners, finish.height)
     room = build_shell(b, corners, finish, 4.0, 3.0)
+    wall_relief(b, room)
     if b.chance(0.15):
         table_below_camera(b)
     columns = room.finish.accent if b.chance(0.5) else b.material("noise", 2.0, b.gray(0.3, 0.8))
@@ -213,8 +239,9 @@ def hall(b: SceneBuilder) -> None:
                 furniture.cabinet(b, at, b.uniform(1.2, 2.5), 1.1)
             else:
                 table_with_chairs(b, at, 0.9, 1.6, 4)
-    furnish_walls(b, room, 0.2, LOUNGE)
+    furnish_walls(b, room, 0.35, LOUNGE)
     clutter_floor(b, room, b.count(0, 6))
+    litter(b, room, b.count(2, 8))
     for _ in range(b.count(0, 3)):
         spot = random_spot(b, room, 0.6)
         if spot and b.claim(Frame(*spot), 0.4):

@@ -6,10 +6,21 @@ Everything has its true distance, also hills hundreds of metres away; only what 
 import math
 from collections.abc import Callable
 
-from training.synthetic import furniture
+from training.synthetic import clutter, facades, furniture
 from training.synthetic.builder import SceneBuilder, random_tilt
 from training.synthetic.camera_faults import photo_faults
 from training.synthetic.scene import WORLD, Color, Frame, Scene, Sky, Vector
+from training.synthetic.street_furniture import (
+    bench,
+    bicycle,
+    cafe_table,
+    car,
+    covers_and_patches,
+    kerb_thing,
+    lamp_post,
+    lane_markings,
+    traffic_sign,
+)
 from training.synthetic.textures import TEXTURES
 from training.synthetic.walls import Opening, Wall, build_wall, random_finish
 
@@ -59,11 +70,15 @@ def ground_patches(b: SceneBuilder, number: int) -> None:
 
 def building(b: SceneBuilder, at: Frame, depth: float, width: float, height: float) -> None:
     """A block of flats, a shed or a house; its front looks to +x from x = 0."""
+    relief = clutter.is_near(b, at, facades.REACH) and b.chance(0.75)
     front = b.material("facade", b.uniform(5, 10), b.gray(0.2, 0.8, 0.15), b.gray(0.02, 0.25))
-    if b.chance(0.25):
-        front = b.material(b.choose(("brick", "stripe", "plain")), b.uniform(2, 5), b.gray(0.15, 0.8, 0.2))
+    if relief or b.chance(0.25):
+        front = b.material(b.choose(("brick", "stripe", "plain", "noise")), b.uniform(2, 5), b.gray(0.15, 0.8, 0.2))
     roof = b.material("tile", 2.0, b.gray(0.05, 0.3, 0.25))
-    b.slab(at, (-depth, -width / 2, -1), (0, width / 2, height), (front, front, roof))
+    behind = facades.glass(b) if relief else front
+    b.slab(at, (-depth, -width / 2, -1), (0, width / 2, height), (behind, front, roof))
+    if relief:
+        facades.facade(b, at, width, height, front)
     if height < 9 and b.chance(0.5):
         rise = b.uniform(0.3, 0.6)
         for side in (-1, 1):
@@ -84,30 +99,7 @@ def building(b: SceneBuilder, at: Frame, depth: float, width: float, height: flo
         b.slab(
             at, (-depth - 0.2, -width / 2 - 0.2, height), (0.25, width / 2 + 0.2, height + b.uniform(0.2, 0.6)), roof
         )
-    if b.chance(0.5):  # entrance
-        y = b.uniform(-0.3, 0.3) * width
-        b.slab(at, (0, y - 0.9, 0), (0.06, y + 0.9, 2.2), furniture.wooden(b))
-        b.slab(at, (0, y - 1.4, 2.5), (b.uniform(0.4, 1.5), y + 1.4, 2.65), roof)
-
-
-def car(b: SceneBuilder, at: Frame) -> None:
-    """Along local x; 4 to 5 m."""
-    paint_colour = b.gray(0.02, 0.8) if b.chance(0.65) else b.vivid(0.05, 0.5)
-    paint = b.material("plain", 2.0, paint_colour, gloss=0.6)
-    glass = b.material("plain", 2.0, b.gray(0.01, 0.05), gloss=0.8)
-    rubber = b.material("plain", 1.0, b.gray(0.008, 0.03))
-    long, half, tall = b.uniform(1.95, 2.5), b.uniform(0.82, 0.95), b.uniform(1.35, 1.95)
-    van = tall > 1.75
-    b.begin()
-    b.box(at, (0, 0, 0.55), (long, half, 0.3), paint)
-    cabin = long * (0.8 if van else 0.55)
-    b.box(at, (-0.15 * long, 0, (tall + 0.85) / 2), (cabin, half * 0.9, (tall - 0.85) / 2), glass)
-    b.box(at, (-0.15 * long, 0, tall), (cabin * 0.95, half * 0.88, 0.04), paint)
-    b.box(at, (-0.15 * long + cabin, 0, (tall + 0.8) / 2), (0.04, half * 0.86, (tall - 0.8) / 1.6), glass, pitch=-0.6)
-    for x in (-0.62 * long, 0.62 * long):
-        for y in (-half + 0.08, half - 0.08):
-            b.cylinder(at, x, y, 0.32, 0.21, 0.43, rubber, roll=math.pi / 2)
-    b.end()
+        facades.roof_things(b, at, depth, width, height + 0.2)
 
 
 def tree(b: SceneBuilder, at: Frame, height: float, leaf: int, bark: int) -> None:
@@ -116,8 +108,9 @@ def tree(b: SceneBuilder, at: Frame, height: float, leaf: int, bark: int) -> Non
     if kind < 0.65:  # broad crown
         crown = height * b.uniform(0.5, 0.75)
         b.cylinder(at, 0, 0, 0.02 * height + 0.05, 0, height - crown * 0.6, bark)
-        for _ in range(b.count(3, 7)):
-            size = crown * b.uniform(0.2, 0.42)
+        near = clutter.is_near(b, at, 14.0)  # there a crown of few clumps looks like balloons
+        for _ in range(b.count(8, 16) if near else b.count(3, 7)):
+            size = crown * (b.uniform(0.12, 0.32) if near else b.uniform(0.2, 0.42))
             b.ellipsoid(
                 at,
                 (b.uniform(-0.3, 0.3) * crown, b.uniform(-0.3, 0.3) * crown, height - crown * b.uniform(0.25, 0.8)),
@@ -190,15 +183,41 @@ def planter(b: SceneBuilder, at: Frame) -> None:
     b.end()
 
 
-def street_pole(b: SceneBuilder, at: Frame) -> None:
-    post, tall = furniture.metal(b), b.uniform(3, 9)
-    b.begin()
-    b.cylinder(at, 0, 0, b.uniform(0.04, 0.12), 0, tall, post)
-    if b.chance(0.7):
-        b.box(at, (0.6, 0, tall), (0.65, 0.1, 0.05), post)
-    else:
-        b.box(at, (0.05, 0, tall - 0.4), (0.02, 0.35, 0.35), b.material("poster", 1, b.vivid(), b.gray(0.5, 0.9)))
-    b.end()
+def mounds(b: SceneBuilder, number: int) -> None:
+    """Low swells of the ground around the camera, in shades of their own."""
+    for _ in range(number):
+        angle, wide = b.uniform(0, 2 * math.pi), b.uniform(6, 30)
+        away = 1.5 * wide + b.uniform(4, 40)
+        cover = b.material(b.choose(("grass", "noise")), b.uniform(2, 5), b.wood(0.04, 0.2), b.gray(0.1, 0.3, 0.3))
+        at = Frame(away * math.cos(angle), away * math.sin(angle), 0, b.uniform(0, 3))
+        b.ellipsoid(at, (0, 0, 0), (wide, wide * b.uniform(0.5, 1.4), b.uniform(0.5, 2.5)), cover)
+
+
+def tufts_and_stones(b: SceneBuilder, number: int) -> None:
+    """Small things on open ground near the camera."""
+    leaf, stone = leaves(b), b.material("rock", 0.8, b.gray(0.1, 0.5, 0.1))
+    for _ in range(number):
+        angle, away = b.uniform(0, 2 * math.pi), math.exp(b.uniform(math.log(1.2), math.log(15)))
+        size = b.uniform(0.04, 0.22)
+        b.begin()
+        b.ellipsoid(
+            Frame(away * math.cos(angle), away * math.sin(angle), 0, b.uniform(0, 3)),
+            (0, 0, 0.2 * size),
+            (size, size * b.uniform(0.6, 1.6), size * b.uniform(0.4, 1.2)),
+            leaf if b.chance(0.6) else stone,
+        )
+        b.end()
+
+
+def pole_line(b: SceneBuilder) -> None:
+    """Masts at equal distances past the camera, with two straight wires."""
+    line = Frame(0, 0, 0, b.uniform(0, 2 * math.pi)).at(0, b.choose((-1, 1)) * b.uniform(5, 30))
+    post, tall, step = furniture.wooden(b), b.uniform(6, 10), b.uniform(25, 45)
+    for i in range(-4, 5):
+        b.cylinder(line, i * step, 0, 0.13, 0, tall, post)
+        b.box(line, (i * step, 0, tall - 0.5), (0.06, 0.8, 0.07), post)
+    for y in (-0.7, 0.7):
+        b.box(line, (0, y, tall - 0.38), (4 * step, 0.015, 0.015), post)
 
 
 def far_hills(b: SceneBuilder, number: int, lowest: float = 0.0) -> None:
@@ -239,7 +258,11 @@ def car_park(b: SceneBuilder) -> str:
     _scattered_buildings(b, b.count(1, 6), 25, 90)
     for _ in range(b.count(0, 4)):
         angle, away = b.uniform(0, 6.28), b.uniform(4, 25)
-        street_pole(b, Frame(away * math.cos(angle), away * math.sin(angle), 0, b.uniform(0, 6)))
+        place = Frame(away * math.cos(angle), away * math.sin(angle), 0, b.uniform(0, 6))
+        b.choose((lamp_post, traffic_sign, kerb_thing))(b, place)
+    for _ in range(b.count(0, 4)):
+        furniture.person(b, Frame(b.uniform(-15, 15), b.uniform(-15, 15), 0, b.uniform(0, 6)))
+    covers_and_patches(b, Frame(0, 0, 0, heading), 8.0)
     far_hills(b, b.count(0, 5))
     return "mixed"
 
@@ -277,32 +300,58 @@ def street(b: SceneBuilder) -> str:
                 )
             along += width
         if half > 4:
-            for i in range(-6, 7):
-                at = axis.at(
-                    i * 5.5 + b.uniform(-0.5, 0.5), y - side * min(4.2, half * 0.62), 0, b.choose((0, math.pi))
-                )
-                if b.chance(0.5) and b.claim(at, 2.2):
-                    car(b, at)
-    for _ in range(b.count(0, 5)):
-        street_pole(b, axis.at(b.uniform(-25, 25), shift + b.choose((-1, 1)) * half * 0.75, 0.1))
-    for _ in range(b.count(0, 3)):
-        furniture.person(b, axis.at(b.uniform(-12, 12), shift + b.uniform(-0.6, 0.6) * half, 0, b.uniform(0, 6)))
-    if b.chance(0.4):
-        bark, leaf = furniture.wooden(b), leaves(b)
-        for _ in range(b.count(1, 5)):
-            at = axis.at(b.uniform(-25, 25), shift + b.choose((-1, 1)) * half * 0.7)
-            if b.claim(at, 0.7):
-                tree(b, at, b.uniform(3, 8), leaf, bark)
+            _parked_cars(b, axis, y - side * min(4.2, half * 0.62))
+    if half > 4:
+        lane_markings(b, axis.at(0, shift), half * 0.6)
+        for _ in range(b.count(0, 3)):  # moving
+            at = axis.at(b.uniform(-30, 30), shift + b.choose((-1, 1)) * half * 0.2, 0, b.choose((0, math.pi)))
+            if b.claim(at, 2.2):
+                car(b, at)
+    covers_and_patches(b, axis.at(0, shift), half)
+    _pavement(b, axis, shift, half)
     return "white"
+
+
+def _parked_cars(b: SceneBuilder, axis: Frame, y: float) -> None:
+    share = b.choose((0.2, 0.6, 0.9))
+    for i in range(-6, 7):
+        at = axis.at(i * 5.5 + b.uniform(-0.5, 0.5), y, 0, b.choose((0, math.pi)))
+        if b.chance(share) and b.claim(at, 2.2):
+            car(b, at)
+
+
+def _pavement(b: SceneBuilder, axis: Frame, shift: float, half: float) -> None:
+    """On either side: a row of trees or lamps at equal distances, street furniture, tables and people."""
+    kerb = 0.12 if half > 4 else 0.0
+    for side in (-1, 1):
+        heading = -side * math.pi / 2
+        kind, step = b.choose(("trees", "lamps", "none")), b.uniform(6, 14)
+        bark, leaf, tall = furniture.wooden(b), leaves(b), b.uniform(4, 9)
+        for i in range(-4, 5):
+            at = axis.at(i * step, shift + side * half * 0.72, kerb, heading)
+            if kind == "trees" and b.chance(0.8) and b.claim(at, 0.6):
+                tree(b, at, tall * b.uniform(0.8, 1.2), leaf, bark)
+            elif kind == "lamps" and b.claim(at, 0.3):
+                lamp_post(b, at)
+        for _ in range(b.count(1, 7)):
+            at = axis.at(b.uniform(-18, 18), shift + side * half * b.uniform(0.7, 0.85), kerb, heading)
+            if b.claim(at, 0.7):
+                kerb_thing(b, at)
+        for _ in range(b.count(0, 3)):
+            at = axis.at(b.uniform(-15, 15), shift + side * half * b.uniform(0.65, 0.9), kerb, b.uniform(0, 6))
+            if b.claim(at, 0.4):
+                b.choose((furniture.person, furniture.person, cafe_table))(b, at)
 
 
 def courtyard(b: SceneBuilder) -> str:
     """Walls all round, with real windows and doors, and open above."""
-    ground(b, b.choose(("paving", "paving", "grass", "asphalt", "sand")))
+    surface = b.choose(("paving", "paving", "grass", "asphalt", "sand"))
+    ground(b, surface)
     width, length = b.uniform(3.5, 22), b.uniform(4, 26)
     off_x, off_y = b.uniform(-0.35, 0.35) * width, b.uniform(-0.35, 0.35) * length
     finish = random_finish(b, b.uniform(2.6, 14))
     corners = [(-width / 2, -length / 2), (width / 2, -length / 2), (width / 2, length / 2), (-width / 2, length / 2)]
+    storeyed = finish.height > 4 and b.chance(0.6)
     for i, (x, y) in enumerate(corners):
         to_x, to_y = corners[(i + 1) % 4]
         long = math.hypot(to_x - x, to_y - y)
@@ -320,11 +369,16 @@ def courtyard(b: SceneBuilder) -> str:
             if b.chance(0.6)
             else b.material(b.choose(("facade", "brick", "plain")), b.uniform(3, 6), b.gray(0.2, 0.85))
         )
-        build_wall(b, Wall(frame, long, tuple(openings)), finish, skin)
+        if storeyed:
+            facades.front(b, frame.at(long / 2, 0, 0, math.pi / 2), long, finish.height, skin)
+        else:
+            build_wall(b, Wall(frame, long, tuple(openings)), finish, skin)
     for _ in range(b.count(0, 4)):
         at = Frame(b.uniform(-0.4, 0.4) * width + off_x, b.uniform(-0.4, 0.4) * length + off_y, 0, b.uniform(0, 6))
         if b.claim(at, 0.7):
-            b.choose((furniture.plant, furniture.chair, furniture.bin_or_carton, furniture.person))(b, at)
+            b.choose((furniture.plant, cafe_table, bench, bicycle, furniture.bin_or_carton, furniture.person))(b, at)
+    if surface in ("paving", "asphalt"):
+        covers_and_patches(b, Frame(off_x, off_y), min(width, length) * 0.4)
     if b.chance(0.4):
         scatter_trees(b, b.count(1, 3), 1.6, max(1.8, min(width, length) * 0.4))
     return "white"
@@ -348,8 +402,12 @@ def park(b: SceneBuilder) -> str:
         (60, b.uniform(0.6, 2), 0.003),
         path,
     )
-    for _ in range(b.count(0, 3)):
-        furniture.person(b, Frame(b.uniform(-10, 10), b.uniform(-10, 10), 0, b.uniform(0, 6)))
+    for _ in range(b.count(0, 5)):
+        at = Frame(b.uniform(-10, 10), b.uniform(-10, 10), 0, b.uniform(0, 6))
+        if b.claim(at, 0.8):
+            b.choose((furniture.person, bench, bicycle, lamp_post))(b, at)
+    tufts_and_stones(b, b.count(5, 30))
+    mounds(b, b.count(0, 4))
     far_hills(b, b.count(0, 4))
     if b.chance(0.4):
         _scattered_buildings(b, b.count(1, 4), 30, 90)
@@ -361,10 +419,12 @@ def plaza(b: SceneBuilder) -> str:
     _scattered_buildings(b, b.count(3, 9), 12, 60)
     scatter_trees(b, b.count(0, 8), 4, 40)
     ground_patches(b, b.count(0, 5))
-    for _ in range(b.count(1, 5)):
+    things = (furniture.person, furniture.person, car, kerb_thing, kerb_thing, bench, cafe_table, planter)
+    for _ in range(b.count(3, 12)):
         at = Frame(b.uniform(-15, 15), b.uniform(-15, 15), 0, b.uniform(0, 6))
         if b.claim(at, 1.2):
-            b.choose((furniture.person, car, street_pole, furniture.bin_or_carton, planter))(b, at)
+            b.choose(things)(b, at)
+    covers_and_patches(b, WORLD, 12.0)
     if b.chance(0.3):
         size = b.uniform(0.8, 3)
         at = Frame(b.choose((-1, 1)) * b.uniform(4, 10), b.uniform(-8, 8))
@@ -383,6 +443,10 @@ def field_or_snow(b: SceneBuilder) -> str:
     """Open land with a far horizon."""
     ground(b, b.choose(("grass", "snow", "sand", "asphalt", "rock")))
     scatter_trees(b, b.count(0, 8), 12, 150)
+    mounds(b, b.count(0, 8))
+    tufts_and_stones(b, b.count(5, 40))
+    if b.chance(0.4):
+        pole_line(b)
     far_hills(b, b.count(1, 9))
     for _ in range(b.count(0, 3)):
         angle, away = b.uniform(0, 6.28), b.uniform(5, 40)
@@ -428,16 +492,17 @@ def mountain_top(b: SceneBuilder) -> str:
         (-valley * b.uniform(0.8, 1.6), -valley * b.uniform(0.8, 1.6), -valley - tall * 0.6),
         material,
     )
-    for _ in range(b.count(6, 16)):
-        angle, away = b.uniform(0, 2 * math.pi), b.uniform(2.5, wide * 0.7)
-        size = b.uniform(0.15, 0.25) * away + 0.3
+    green = leaves(b)
+    for _ in range(b.count(12, 36)):
+        angle, away = b.uniform(0, 2 * math.pi), math.exp(b.uniform(math.log(2.0), math.log(wide * 0.7)))
+        size = b.uniform(0.05, 0.2) * away + 0.1
         drop = -tall * (1 - math.sqrt(max(0.0, 1 - (away / wide) ** 2)))
         b.begin()
         b.ellipsoid(
             Frame(away * math.cos(angle), away * math.sin(angle), drop, b.uniform(0, 3)),
             (0, 0, 0),
             (size * 2, size * b.uniform(0.6, 1.6), size * b.uniform(0.3, 0.7)),
-            material,
+            green if b.chance(0.3) else material,
         )
         b.end()
     bark, leaf = furniture.wooden(b), leaves(b)

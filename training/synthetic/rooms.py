@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from training.synthetic import furniture
+from training.synthetic import clutter, furniture
 from training.synthetic.builder import SceneBuilder
 from training.synthetic.scene import WORLD, Color, Frame
 from training.synthetic.walls import Corner, Finish, Wall, build_wall, polygon_walls
@@ -25,16 +25,25 @@ def rectangle(width: float, length: float) -> tuple[Corner, ...]:
 
 
 def room_outline(b: SceneBuilder, width: float, length: float) -> tuple[Corner, ...]:
-    """A rectangle, or one with a corner cut out (L), or with one slanted corner."""
+    """A rectangle, or an L, a T, one with a niche or a chimney breast, or with one or two slanted corners."""
     x, y = width / 2, length / 2
     shape = b.rng.random()
-    if shape < 0.62 or min(width, length) < 2.4:
+    if shape < 0.45 or min(width, length) < 2.4:
         return rectangle(width, length)
     cut_x, cut_y = b.uniform(0.15, 0.6) * width, b.uniform(0.15, 0.6) * length
-    if shape < 0.93:
+    if shape < 0.69:  # L
         return ((-x, -y), (x, -y), (x, y - cut_y), (x - cut_x, y - cut_y), (x - cut_x, y), (-x, y))
+    if shape < 0.79:  # T
+        arm, left, right = y - cut_y, -x + b.uniform(0.1, 0.3) * width, x - b.uniform(0.1, 0.3) * width
+        return ((-x, -y), (x, -y), (x, arm), (right, arm), (right, y), (left, y), (left, arm), (-x, arm))
+    if shape < 0.92:  # niche or chimney breast
+        left, right = -x + b.uniform(0.1, 0.4) * width, x - b.uniform(0.1, 0.4) * width
+        back = y + b.choose((-1, 1, 1)) * b.uniform(0.2, 0.8)
+        return ((-x, -y), (x, -y), (x, y), (right, y), (right, back), (left, back), (left, y), (-x, y))
     cut = 0.4 * min(cut_x, cut_y) + 0.3
-    return ((-x, -y), (x, -y), (x, y - cut), (x - cut, y), (-x, y))
+    if shape < 0.96:
+        return ((-x, -y), (x, -y), (x, y - cut), (x - cut, y), (-x, y))
+    return ((-x, -y), (x, -y), (x, y - cut), (x - cut, y), (cut - x, y), (-x, y - cut))
 
 
 def _inside(corners: Sequence[Corner], x: float, y: float, margin: float) -> bool:
@@ -128,7 +137,7 @@ def ceiling_lights(b: SceneBuilder, room: Room) -> None:
 
 
 def ceiling_relief(b: SceneBuilder, room: Room) -> None:
-    """Beams, ducts, soffits, columns and vents."""
+    """Beams, joists, ducts, pipes, soffits, columns and vents."""
     x0, y0, x1, y1 = room.bounds
     h = room.finish.height
     kind = b.rng.random()
@@ -152,6 +161,10 @@ def ceiling_relief(b: SceneBuilder, room: Room) -> None:
             furniture.metal(b),
             pitch=math.pi / 2,
         )
+    elif kind < 0.5 and h > 2.8:
+        bare_ceiling(b, room)
+    elif kind < 0.6 and h > 2.6:
+        joists(b, room)
     if b.chance(0.3):
         spot = random_spot(b, room, 0.5)
         if spot:
@@ -171,6 +184,89 @@ def ceiling_relief(b: SceneBuilder, room: Room) -> None:
             else:
                 b.box(Frame(*spot), (0, 0, h / 2), (size, size * b.uniform(0.6, 1.4), h / 2), room.finish.accent)
             b.end()
+
+
+def bare_ceiling(b: SceneBuilder, room: Room) -> None:
+    """Pipes, ducts and cable trays side by side under the ceiling, the length of the room."""
+    x0, y0, x1, y1 = room.bounds
+    y, drop = b.uniform(y0 + 0.3, y1 - 0.3), b.uniform(0.05, 0.3)
+    steel = furniture.metal(b)
+    for _ in range(b.count(2, 5)):
+        radius = b.uniform(0.02, 0.16)
+        z = room.finish.height - drop - radius
+        if b.chance(0.6):
+            at = WORLD.at((x0 + x1) / 2, y, z)
+            b.cylinder(at, 0, 0, radius, (x0 - x1) / 2, (x1 - x0) / 2, furniture.furniture_finish(b), pitch=math.pi / 2)
+        else:
+            b.slab(WORLD, (x0, y - radius, z - 0.04), (x1, y + radius, z + 0.04), steel)
+        y += 2 * radius + b.uniform(0.05, 0.3)
+        if y > y1 - 0.2:
+            break
+
+
+def joists(b: SceneBuilder, room: Room) -> None:
+    """Beams at equal distances across the whole ceiling."""
+    x0, y0, x1, y1 = room.bounds
+    deep, half, wood = b.uniform(0.08, 0.22), b.uniform(0.03, 0.08), furniture.wooden(b)
+    number = max(2, min(14, round((y1 - y0) / b.uniform(0.6, 1.2))))
+    for i in range(number):
+        y = y0 + (i + 0.5) * (y1 - y0) / number
+        b.slab(WORLD, (x0, y - half, room.finish.height - deep), (x1, y + half, room.finish.height), wood)
+
+
+def slanted_ceiling(b: SceneBuilder, room: Room) -> None:
+    """One side of the room under a roof: the ceiling comes down to a wall without windows or doors, nothing tall there.
+
+    Call it before the room is furnished.
+    """
+    wall = b.choose(room.walls)
+    low = b.uniform(1.0, 1.9)
+    rise, deep = room.finish.height - low, b.uniform(1.0, 2.6)
+    if wall.openings or wall.length < 2.0 or rise < 0.4:
+        return
+    slope, thick = math.atan2(rise, deep), 0.05
+    center = (
+        wall.length / 2,
+        deep / 2 - thick * math.sin(slope),
+        low + rise / 2 + thick * math.cos(slope),
+    )
+    b.begin()
+    b.box(wall.frame, center, (wall.length / 2, math.hypot(rise, deep) / 2, thick), room.finish.ceiling, roll=slope)
+    b.end()
+    for i in range(int(wall.length / 0.6)):
+        b.claim(wall.facing_room(0.3 + 0.6 * i).at(0.3, 0), 0.3)
+
+
+def wall_relief(b: SceneBuilder, room: Room) -> None:
+    """Cornice, dado rail or pilasters along every wall, in steps of the walls that have no openings there."""
+    kind = b.rng.random()
+    height, trim = room.finish.height, room.finish.trim
+    for wall in room.walls:
+        if kind < 0.3:
+            b.slab(wall.frame, (0, 0, height - b.uniform(0.05, 0.12)), (wall.length, 0.06, height), trim)
+        elif kind < 0.45 and not wall.openings:
+            b.slab(wall.frame, (0, 0, 0.85), (wall.length, 0.025, 0.93), trim)
+        elif kind < 0.6:
+            b.begin()
+            for i in range(1, int(wall.length / 1.8) + 1):
+                if wall.free(1.8 * i - 0.25, 1.8 * i + 0.25, height):
+                    b.slab(wall.frame, (1.8 * i - 0.15, 0, 0), (1.8 * i + 0.15, 0.1, height), room.finish.accent)
+            b.end()
+
+
+def litter(b: SceneBuilder, room: Room, number: int) -> None:
+    """Fine things: rugs, cables and untidiness on the floor, and small devices under the ceiling."""
+    for _ in range(number):
+        spot = random_spot(b, room, 0.3)
+        if spot is None:
+            continue
+        at = Frame(*spot, 0.0, b.uniform(0, 2 * math.pi))
+        if b.chance(0.3):
+            clutter.under_ceiling(b, at.at(0, 0, room.finish.height))
+        elif b.chance(0.12):
+            clutter.rug(b, at)
+        elif clutter.is_near(b, at) and b.claim(at, 0.15):
+            clutter.litter_floor_thing(b, at)
 
 
 # ---- furnishing
@@ -198,7 +294,7 @@ def furnish_walls(b: SceneBuilder, room: Room, density: float, pieces: Sequence[
 def _stand(b: SceneBuilder, piece: str, at: Frame, width: float, ceiling: float) -> None:
     if piece == "desk":
         furniture.desk(b, at, max(1.0, width))
-        if b.chance(0.4):
+        if b.chance(0.7):
             _hang(b, at, width)
     elif piece == "bookcase":
         furniture.bookcase(b, at, width * 0.95, min(b.uniform(1.1, 2.3), ceiling - 0.1), b.chance(0.6))
@@ -221,15 +317,17 @@ def _stand(b: SceneBuilder, piece: str, at: Frame, width: float, ceiling: float)
 
 def _hang(b: SceneBuilder, at: Frame, width: float) -> None:
     kind = b.rng.random()
-    if kind < 0.22:
+    if kind < 0.16:
         furniture.board(b, at, width)
-    elif kind < 0.6:
+    elif kind < 0.34:
         for _ in range(b.count(1, 3)):
             furniture.picture(b, at.at(0, b.uniform(-0.5, 0.5) * width))
-    elif kind < 0.72:
+    elif kind < 0.4:
         furniture.wall_shelf(b, at, width)
-    elif kind < 0.92:
+    elif kind < 0.5:
         furniture.wall_fixture(b, at)
+    elif kind < 0.92 and clutter.is_near(b, at, 8.0):
+        clutter.wall_thing(b, at)
 
 
 def clutter_floor(b: SceneBuilder, room: Room, number: int) -> None:
@@ -258,7 +356,8 @@ def table_with_chairs(b: SceneBuilder, at: Frame, depth: float, width: float, se
         furniture.table_top(
             b, at.at(-depth / 2, 0), depth, width, height, top, top if b.chance(0.5) else furniture.metal(b)
         )
-    furniture.desk_clutter(b, at.at(-depth / 2, 0, height), depth, width, b.count(0, 6))
+    furniture.desk_clutter(b, at.at(-depth / 2, 0, height), depth, width, b.count(0, 4))
+    clutter.desk_things(b, at.at(-depth / 2, 0, height), depth, width, b.count(0, 8))
     b.end()
     for i in range(seats):
         side = 1 if i % 2 else -1

@@ -78,6 +78,9 @@ class Faults:
         hole_share: share of the picture where the scan has holes.
         lens_mismatch: how much brighter the front lens is than the back one, in natural logarithms; the two meet at the
             quarter turns to the left and right.
+        seam_ghosting: degrees of longitude by which the two lenses see a thing apart where they meet: it shows twice.
+        sharpening: share of the difference from a picture blurred by a pixel that is added again.
+        local_contrast: the same with a blur as wide as a sixteenth of the picture's height, of brightness only.
     """
 
     exposure: float = 0.2
@@ -92,6 +95,9 @@ class Faults:
     jpeg_quality: int = 0
     hole_share: float = 0.0
     lens_mismatch: float = 0.0
+    seam_ghosting: float = 0.0
+    sharpening: float = 0.0
+    local_contrast: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from training.synthetic import furniture
+from training.synthetic import clutter, furniture
 from training.synthetic.builder import SceneBuilder
 from training.synthetic.scene import Frame
 
@@ -68,7 +68,9 @@ def wall_colour(b: SceneBuilder) -> int:
     if kind < 0.72:
         return b.material("plain", b.uniform(1.0, 4.0), b.gray(0.45, 0.88, 0.07))
     if kind < 0.84:
-        return b.material("plain", b.uniform(1.0, 4.0), b.vivid(0.15, 0.7))
+        red, green, blue = b.vivid(0.15, 0.7)
+        chalk = 0.4 * max(red, green, blue)  # wall paint is never quite pure
+        return b.material("plain", b.uniform(1.0, 4.0), (0.6 * red + chalk, 0.6 * green + chalk, 0.6 * blue + chalk))
     if kind < 0.89:
         return furniture.wooden(b)
     texture = b.choose(("tile", "brick", "stripe", "speckle", "noise"))
@@ -172,7 +174,10 @@ def _fill_window(b: SceneBuilder, wall: Frame, o: Opening, finish: Finish) -> No
     if b.chance(0.2):  # curtains
         cloth = b.material("stripe", b.uniform(0.2, 0.6), b.gray(0.1, 0.8, 0.3))
         for x in (o.start - 0.15, o.end - 0.2):
-            b.slab(wall, (x, 0.03, 0.05), (x + 0.35, 0.12, o.high + 0.15), cloth)
+            for fold in range(4):
+                near = x + 0.09 * fold
+                b.slab(wall, (near, 0.03, 0.05), (near + 0.08, 0.09 + 0.04 * (fold % 2), o.high + 0.15), cloth)
+        b.slab(wall, (o.start - 0.3, 0.04, o.high + 0.15), (o.end + 0.3, 0.07, o.high + 0.18), finish.trim)
 
 
 def annex(b: SceneBuilder, wall: Frame, o: Opening, finish: Finish) -> None:
@@ -227,6 +232,10 @@ def build_wall(b: SceneBuilder, wall: Wall, finish: Finish, material: int) -> No
         else:
             _trim(b, wall.frame, o, finish.trim)
             _fill_window(b, wall.frame, o, finish)
+            if o.low > 0.68 and o.filling != "dark pane" and b.chance(0.35):  # a dark pane is seen from outside
+                b.begin()
+                clutter.radiator(b, wall.facing_room((o.start + o.end) / 2), max(0.6, 0.8 * (o.end - o.start)))
+                b.end()
     b.slab(wall.frame, (edge, -THICKNESS, -0.1), (wall.length + wall.beyond[1], 0.0, finish.height + 0.05), material)
     if b.chance(0.4):  # skirting
         edge = 0.0

@@ -42,6 +42,44 @@ def test_the_front_lens_may_be_brighter_than_the_back_one() -> None:
     assert torch.log(front / back) == pytest.approx(0.4, abs=0.03), "gamma 2.2 on top of 1 / 2.2 shows linear light"
 
 
+def test_where_two_lenses_meet_things_show_twice_and_elsewhere_once() -> None:
+    light = torch.rand(1, 1, 16, 180, generator=torch.Generator().manual_seed(4)).expand(-1, 3, -1, -1) * 0.3
+    once, twice = shot(light, Faults()), shot(light, Faults(seam_ghosting=4.0))
+    changed = ((once - twice).abs().amax((0, 2)) > 2).nonzero().flatten()
+    longitude = (changed + 0.5) / 180 * 360 - 180
+    assert len(changed) > 4
+    assert ((longitude.abs() - 90).abs() <= 4).all()
+    beside = (once[:, 135] + once[:, 133]) / 2  # 4 degrees are two columns
+    assert (twice[:, 135] - beside).abs().max() <= 1
+
+
+def test_sharpening_overshoots_at_an_edge_and_leaves_even_parts_alone() -> None:
+    light = torch.full((1, 3, 16, 32), 0.2)
+    light[..., 12:20] = 0.4
+    plain, crisp = shot(light, Faults()), shot(light, Faults(sharpening=0.8))
+    assert crisp[:, 12].mean() > plain[:, 12].mean() + 3
+    assert crisp[:, 11].mean() < plain[:, 11].mean() - 3
+    assert (crisp[:, 16] - plain[:, 16]).abs().max() <= 1
+
+
+def test_local_contrast_lifts_what_is_brighter_than_its_surroundings_across_the_border_too() -> None:
+    light = torch.full((1, 3, 64, 128), 0.2)
+    light[..., 28:36, :2] = light[..., 28:36, -2:] = 0.3
+    plain, lifted = shot(light, Faults()), shot(light, Faults(local_contrast=0.8))
+    assert lifted[30:34, 0].mean() > plain[30:34, 0].mean() + 10
+    assert torch.equal(lifted, lifted.flip(1)), "the patch lies about the border, so the picture is its own mirror"
+    assert (lifted[0] - plain[0]).abs().max() <= 1
+
+
+def test_a_third_of_the_photographs_are_stitched_and_no_scan_is() -> None:
+    rng = random.Random(3)
+    photos, scans = [photo_faults(rng, 0.17) for _ in range(300)], [scanner_faults(rng) for _ in range(100)]
+    stitched = [bool(f.seam_ghosting) for f in photos]
+    assert 0.25 < np.mean(stitched) < 0.45
+    assert stitched == [bool(f.lens_mismatch) for f in photos]
+    assert not any(f.seam_ghosting or f.lens_mismatch for f in scans)
+
+
 def test_blur_keeps_the_brightness_and_takes_the_detail() -> None:
     light = torch.rand(1, 1, 32, 64, generator=torch.Generator().manual_seed(2)).expand(-1, 3, -1, -1) * 0.1 + 0.2
     sharp, soft = shot(light, Faults()), shot(light, Faults(blur=0.7))
