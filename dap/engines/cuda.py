@@ -71,7 +71,7 @@ class CudaDevice:
         self.number = number
         try:
             (count,) = self._call("cudaGetDeviceCount")
-        except CudaError as error:
+        except RuntimeError as error:  # CudaError, or of the bindings themselves where the driver's library is missing
             raise EngineUnavailable(f"cuda:{number} was asked for, and there is none here: {error}.") from error
         if number >= count:
             raise EngineUnavailable(f"cuda:{number} was asked for, and CUDA finds {count} devices here.")

@@ -270,6 +270,17 @@ def test_a_gpu_that_is_not_here_is_named(trt: FakeTensorrt, red: Path) -> None:
         opened(red)
 
 
+def test_a_driver_that_is_not_here_is_an_error_of_ours(
+    trt: FakeTensorrt, red: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_library() -> tuple[object, ...]:
+        raise RuntimeError("Failed to dlopen libcuda.so.1")  # as cuda-bindings 12.8 says it
+
+    monkeypatch.setattr(trt.cuda, "cudaGetDeviceCount", no_library)
+    with pytest.raises(EngineUnavailable, match=r"there is none here: Failed to dlopen libcuda\.so\.1"):
+        opened(red)
+
+
 @pytest.mark.parametrize("library", ["tensorrt", "cuda.bindings", "onnx"])
 def test_a_library_that_is_missing_says_what_to_install(
     trt: FakeTensorrt, red: Path, monkeypatch: pytest.MonkeyPatch, library: str
