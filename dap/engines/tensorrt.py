@@ -67,13 +67,14 @@ class TensorrtEngine:
         version = tensorrt_version()
         self._gpu = CudaDevice(_gpu_number(device))
         self.device = f"cuda:{self._gpu.number}"
-        key = PlanKey(model.name, _sha256(path), batch_ranges(max_batch_size), self._gpu.identity, version)
-        self._ranges = key.batch_ranges
+        self._ranges = batch_ranges(max_batch_size)
+        self._key = PlanKey(model.name, _sha256(path), self._ranges, self._gpu.identity, version)
+        self._folder = PlanFolder(cache_folder() / "tensorrt")
         self._profile: int | None = None
         self._context: trt.IExecutionContext | None = None
         try:
             self._tensors = self._allocate(max_batch_size)
-            plan = _load_or_build(path, key, self.input_size)
+            plan = _load_or_build(path, self._key, self._folder, self.input_size)
             _check_signature(plan, self._tensors, path)
             self._context = plan.create_execution_context()
             if self._context is None:
@@ -108,12 +109,18 @@ class TensorrtEngine:
         for batch_size in batch_sizes:
             self.infer(np.zeros((batch_size, *self.input_size, 3), np.uint8))
 
+    def discard_plan(self) -> None:
+        """Have the plan never loaded again: it does not say what it should."""
+        self._folder.discard(self._key.plan())
+
     def close(self) -> None:
         """Give the memory of the GPU back."""
-        self._context = None  # what TensorRT holds of the GPU goes with the last reference
         try:
+            self._gpu.make_current()
+            self._context = None  # what TensorRT holds of the GPU goes with the last reference
             self._gpu.close()
         except CudaError as error:
+            self._context = None
             _log.warning("tensorrt engine: %s gives nothing back: %s", self.device, error)
 
     def _allocate(self, count: int) -> "dict[str, _Tensor]":
@@ -184,15 +191,14 @@ def _gpu_number(device: str) -> int:
     return number or 0
 
 
-def _load_or_build(path: Path, key: PlanKey, input_size: tuple[int, int]) -> "trt.ICudaEngine":
+def _load_or_build(path: Path, key: PlanKey, folder: PlanFolder, input_size: tuple[int, int]) -> "trt.ICudaEngine":
     """The plan for this GPU: one that is kept, or else a new one, which is kept from then on."""
-    folder = PlanFolder(cache_folder() / "tensorrt")
     with folder.locked(key.plan()):
         kept = folder.read(key.plan())
         if kept is not None and (engine := _deserialize(kept)) is not None:
             _log.info("tensorrt engine: %s, TensorRT %s", key.plan().name, key.tensorrt)
             return engine
-        plan = _build(path, key, input_size, folder)
+        plan = _build(path, key, folder, input_size)
         engine = _deserialize(plan)
         if engine is None:
             raise EngineError(f"TensorRT does not load the plan that it has built of {path.name}: {take_complaints()}")
@@ -200,7 +206,7 @@ def _load_or_build(path: Path, key: PlanKey, input_size: tuple[int, int]) -> "tr
     return engine
 
 
-def _build(path: Path, key: PlanKey, input_size: tuple[int, int], folder: PlanFolder) -> bytes:
+def _build(path: Path, key: PlanKey, folder: PlanFolder, input_size: tuple[int, int]) -> bytes:
     _log.info(
         "tensorrt engine: building %s for batches of up to %d on %s with TensorRT %s, which takes minutes",
         *(path.name, key.batch_ranges[-1][1], key.gpu.name, key.tensorrt),

@@ -257,6 +257,17 @@ def test_a_closed_engine_gives_all_back_and_says_so(trt: FakeTensorrt, red: Path
         engine.infer(red_panorama(5.0))
 
 
+def test_an_engine_on_a_lost_gpu_can_still_be_closed(
+    trt: FakeTensorrt, red: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = opened(red)
+    trt.cuda.failures = {"cudaFree": cudaError_t.cudaErrorIllegalAddress}
+    engine.close()
+    assert "cuda:0 gives nothing back: CUDA error: an illegal memory access" in caplog.text
+    with pytest.raises(EngineError, match="closed"):
+        engine.infer(red_panorama(5.0))
+
+
 def test_it_runs_on_no_cpu(trt: FakeTensorrt, red: Path) -> None:
     with pytest.raises(EngineUnavailable, match="on NVIDIA GPUs alone"):
         opened(red, device="cpu")
