@@ -231,8 +231,8 @@ def _dap_s() -> PipelineConfig:
     gentle = (ParameterGroup(r"encoder\.(stem|stages)\.", 0.1), ParameterGroup("", 1.0))
     further = replace(stage.optimizer, learning_rate=5e-4, warmup_steps=50, cooldown_steps=150, groups=gentle)
     return PipelineConfig(
-        labelled=(ShardData("dap-s-labelled", scenes=Scenes(3600, 50_000_000, 256)),),
-        unlabelled=(ShardData("dap-s-real-like", scenes=Scenes(2000, 60_000_000, 256, domain="real-like")),),
+        labelled=(ShardData("dap-s-labelled", scenes=Scenes(2880, 50_000_000, 256)),),
+        unlabelled=(ShardData("dap-s-real-like", scenes=Scenes(1280, 60_000_000, 256, domain="real-like")),),
         tests=(
             ShardData("dap-s-test-standard", scenes=Scenes(96, 70_000_000, 256)),
             ShardData("dap-s-test-real-like", scenes=Scenes(96, 80_000_000, 256, domain="real-like")),
@@ -249,7 +249,7 @@ def _dap_s() -> PipelineConfig:
         stage_3_from="stage-2",
         discriminator=DiscriminatorConfig(height=128, channels=(32, 64, 128, 128), steps=400),
         discriminator_batch=8,
-        selected=Selected(indoor=500, outdoor=150),
+        selected=Selected(indoor=320, outdoor=100),
         pseudo_share_2=0.3,
         pseudo_share_3=0.35,
         labelling=LabellingConfig(ray=False),
@@ -257,41 +257,48 @@ def _dap_s() -> PipelineConfig:
 
 
 def _small() -> PipelineConfig:
-    """Minutes on one CPU core, all rendered: what the experiments of `training.experiments` vary."""
+    """A quarter of an hour on one CPU core, all rendered: what the experiments of `training.experiments` vary.
+
+    As in the paper there are about 17 unlabelled panoramas for each labelled one, and as many indoor as outdoor
+    pseudo-labels are selected.
+    """
     stage = TrainingConfig(
         network=NetworkConfig("hybrid-xs"),
-        phases=(Phase(height=64, steps=2500, batch=8),),
-        optimizer=OptimizerConfig(cooldown_steps=625),
-        report=ReportConfig(log=50, evaluate=1250, checkpoint=250),
+        phases=(Phase(height=64, steps=1500, batch=8),),
+        optimizer=OptimizerConfig(warmup_steps=100, cooldown_steps=375),
+        report=ReportConfig(log=50, evaluate=750, checkpoint=250),
     )
-    further = replace(stage.optimizer, learning_rate=5e-4)
+    longer = replace(stage.optimizer, cooldown_steps=1000)
+    further = replace(stage.optimizer, learning_rate=5e-4, cooldown_steps=200)
     return PipelineConfig(
-        labelled=(ShardData("small-labelled", scenes=Scenes(6000, 10_000_000, 64)),),
+        labelled=(ShardData("small-labelled", scenes=Scenes(342, 10_000_000, 64, shard_size=18)),),
         unlabelled=(ShardData("small-real-like", scenes=Scenes(6000, 20_000_000, 64, domain="real-like")),),
         tests=(
             ShardData("small-test-standard", scenes=Scenes(192, 30_000_000, 64)),
             ShardData("small-test-real-like", scenes=Scenes(192, 40_000_000, 64, domain="real-like")),
         ),
         stage_1=stage,
-        stage_2=replace(stage, phases=(Phase(height=64, steps=1250, batch=8),), optimizer=further),
-        stage_3=replace(stage, phases=(Phase(height=64, steps=4000, batch=8),)),
-        discriminator=DiscriminatorConfig(height=64, channels=(32, 64, 128, 128), steps=500),
+        stage_2=replace(stage, phases=(Phase(height=64, steps=800, batch=8),), optimizer=further),
+        stage_3=replace(stage, phases=(Phase(height=64, steps=4000, batch=8),), optimizer=longer),
+        discriminator=DiscriminatorConfig(height=64, channels=(32, 64, 128, 128), steps=400),
         discriminator_batch=8,
-        selected=Selected(indoor=1000, outdoor=300),
+        held_out=0.2,
+        selected=Selected(indoor=300, outdoor=300),
         labelling=LabellingConfig(ray=False),
     )
 
 
 def _ablation() -> PipelineConfig:
-    """Half of `small`'s first stage, for what is told apart by that stage alone and needs many runs of it."""
+    """For what the first stage tells apart alone, and needs many runs of it: two minutes each, with more labels."""
     small = _small()
     stage = replace(
         small.stage_1,
-        phases=(Phase(height=64, steps=1200, batch=8),),
-        optimizer=replace(small.stage_1.optimizer, cooldown_steps=300),
-        report=replace(small.stage_1.report, evaluate=1200),
+        phases=(Phase(height=64, steps=1000, batch=8),),
+        optimizer=replace(small.stage_1.optimizer, cooldown_steps=250),
+        report=replace(small.stage_1.report, evaluate=1000),
     )
-    return replace(small, stage_1=stage)
+    labelled = (ShardData("ablation-labelled", scenes=Scenes(2000, 10_000_000, 64)),)
+    return replace(small, labelled=labelled, stage_1=stage)
 
 
 def _smoke() -> PipelineConfig:
