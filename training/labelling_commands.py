@@ -62,16 +62,18 @@ def label(
     """
     log_to_stderr()
     labeler = Labeler.of(model, engine, precision, batch)
-    scores = None
+    scores, scoring = None, None
     with started(Workers(workers, device, address)) as team:
         labels, throughput = label_shards(shards, out, labeler, team, curation)
         if discriminator is not None:
-            scores, _ = score_labels(labels, discriminator, team)
+            scores, scoring = score_labels(labels, shards, discriminator, team)
     if as_json:
         summary = {"labels": str(labels.folder), "samples": len(labels), "scores": scores and str(scores)}
+        summary |= {"scoring": scoring and rate_json(scoring, price)}
         click.echo(json.dumps({**summary, **rate_json(throughput, price)}))
         return
     click.echo(f"{labels.folder}: {len(labels):,} labels in {len(labels.manifest.shards):,} shards")
-    if scores is not None:
-        click.echo(f"{scores}: their scores")
     click.echo(rate_told(throughput, team.device, price))
+    if scoring is not None:
+        click.echo(f"{scores}: their scores")
+        click.echo(rate_told(scoring, team.device, price))
