@@ -29,6 +29,8 @@ from training.draws import shards_needed
 from training.evaluate import LabelledPanorama, evaluate, read_folder
 from training.mixture import Mixture, Part, RenderedPart, ShardPart
 from training.pipeline_commands import experiments, pipeline, status
+from training.plan_commands import plan
+from training.range_mask_table import range_mask
 from training.run_log import strict_json
 from training.shards import RenderAhead, ShardFolder
 from training.synthetic_stream import SampleStream
@@ -64,7 +66,7 @@ def train() -> None:
     log_to_stderr()
 
 
-for command in (pipeline, status, experiments):
+for command in (pipeline, plan, status, experiments, range_mask):
     train.add_command(command)
 
 
