@@ -48,7 +48,11 @@ threads_option = option(
     help="Cores that work on one panorama on the CPU; by default all that this process may use.",
 )
 device_option = option(
-    "--device", default="auto", envvar="DAP_DEVICE", help="cpu, cuda or cuda:N; auto: a GPU where there is one."
+    "--device",
+    default="auto",
+    envvar="DAP_DEVICE",
+    help="cpu, cuda or cuda:N; auto: a GPU where "
+    "the engine's library is built for one; cuda,cpu: the CPU where the GPU does not start.",
 )
 range_option = option(
     "--range",

@@ -69,8 +69,8 @@ class Settings(BaseSettings):
     )
     device: str = Field(
         default="auto",
-        description="Where the engine runs: cpu, cuda, cuda:N, or auto for a GPU where there is one. A device that is "
-        "named and missing ends the start.",
+        description="Where the engine runs: cpu, cuda, cuda:N, or auto for a GPU where the engine's library is built "
+        "for one. A GPU that does not start ends the start, unless the CPU may stand in: cuda,cpu.",
     )
     precision: Precision = Field(
         default="fp32",

@@ -34,8 +34,8 @@ def create_engine(
         engine: `onnx` runs exported files, `torch` runs checkpoints; `auto` takes the one of these two that the model's
             file is for. `tensorrt` runs exported files on a GPU, and builds a plan for it first, which takes minutes,
             where none is kept yet.
-        device: `cpu`, `cuda`, `cuda:1`, or `auto`: the GPU where the library finds one, else the CPU; a log line says
-            which and why.
+        device: `cpu`, `cuda`, `cuda:1`, or `auto`: the GPU where the library is built for one, else the CPU; a log line
+            says which and why. `cuda,cpu` lets the CPU stand in for a GPU that does not start, with a warning.
         threads: how many work on one batch on the CPU; by default as many as the cores this process may use. More than
             that slows every batch down, fewer leave cores for other work.
         precision: of the torch engine: `bf16` runs convolutions and matrix products in bfloat16. An exported file has

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from dap.engines.base import Inference, no_range
-from dap.engines.sessions import CPU, Providers, new_session
+from dap.engines.sessions import CPU, new_session, output_names
 
 # Beyond so many cores, or so large a file, all cores run one batch together.
 _MAX_LANES = 4
@@ -37,16 +37,12 @@ class Lanes:
         count: runs that may be in progress at a time.
     """
 
-    def __init__(
-        self, path: Path, session: ort.InferenceSession, providers: Providers, thresholds: int, cores: int
-    ) -> None:
+    def __init__(self, path: Path, session: ort.InferenceSession, thresholds: int, cores: int) -> None:
         self._path = path
-        self._providers = providers
         self._thresholds = thresholds
         self._cores = cores
         self._is_small = path.stat().st_size <= _MAX_BYTES_TWICE
-        is_on_cpu = list(providers) == [CPU]
-        self.count = cores if is_on_cpu and cores <= _MAX_LANES and self._is_small else 1
+        self.count = cores if cores <= _MAX_LANES and self._is_small else 1
         self._shared = {True: session}
         self._idle: dict[bool, list[ort.InferenceSession]] = {True: [], False: []}
         self._lock = threading.Lock()
@@ -67,7 +63,7 @@ class Lanes:
                 return self._run(session, panoramas, in_range)
 
     def _run(self, session: ort.InferenceSession, panoramas: npt.NDArray[np.uint8], in_range: bool) -> Inference:
-        depth, *rest = session.run(list(outputs(in_range)), {"panorama": panoramas})
+        depth, *rest = session.run(list(output_names(in_range)), {"panorama": panoramas})
         return Inference(depth, *(rest or [no_range(depth)]))
 
     @contextmanager
@@ -89,7 +85,7 @@ class Lanes:
     def _on_all_cores(self, form: bool) -> ort.InferenceSession:
         with self._opening:
             if form not in self._shared:
-                self._shared[form] = new_session(self._path, self._cores, self._providers, in_range=form)
+                self._shared[form] = new_session(self._path, self._cores, [CPU], in_range=form)
             return self._shared[form]
 
     @contextmanager
@@ -98,7 +94,7 @@ class Lanes:
         with self._lock:
             session = self._idle[form].pop() if self._idle[form] else None
         if session is None:
-            session = new_session(self._path, 1, self._providers, in_range=form)
+            session = new_session(self._path, 1, [CPU], in_range=form)
         try:
             yield session
         finally:
@@ -118,7 +114,7 @@ class Lanes:
             with self._single_threaded(in_range) as session:
                 binding = session.io_binding()
                 binding.bind_cpu_input("panorama", panoramas[part])
-                for name in outputs(in_range):
+                for name in output_names(in_range):
                     values = getattr(inference, name)[part]
                     binding.bind_output(name, "cpu", 0, np.float32, values.shape, values.ctypes.data)
                 session.run_with_iobinding(binding)
@@ -128,8 +124,3 @@ class Lanes:
         for finished in runs:
             finished.result()
         return inference
-
-
-def outputs(in_range: bool) -> Sequence[str]:
-    """Names of the graph's outputs that are asked for; those of `dap.engines.base.Inference`."""
-    return ("depth", "in_range") if in_range else ("depth",)

@@ -8,10 +8,11 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from dap.engines.base import Inference, check_finite, check_panoramas
+from dap.engines.bindings import Bindings
 from dap.engines.cores import available_cores
 from dap.engines.failures import as_engine_error
 from dap.engines.lanes import Lanes
-from dap.engines.sessions import FAILURES, open_session
+from dap.engines.sessions import FAILURES, new_session, open_session
 from dap.errors import EngineError, ModelFileInvalid
 from dap.graph import GraphMetadata, read_graph_metadata
 from dap.models import Model
@@ -43,9 +44,20 @@ class OnnxEngine:
         self.input_size = metadata.input_size
         self.thresholds = metadata.thresholds
         cores = threads or available_cores()
-        session, providers, self.device = open_session(path, device, cores)
-        _check_signature(session, metadata, path)
-        self._runs: Lanes | None = Lanes(path, session, providers, len(self.thresholds), cores)
+        opened = open_session(path, device, cores)
+        _check_signature(opened.session, metadata, path)
+        self.device = "cpu" if opened.gpu is None else f"cuda:{opened.gpu}"
+        self._runs: Lanes | Bindings | None
+        if opened.gpu is None:
+            self._runs = Lanes(path, opened.session, len(self.thresholds), cores)
+        else:
+            self._runs = Bindings(
+                lambda in_range: new_session(path, cores, opened.providers, in_range=in_range),
+                opened.session,
+                ("cuda", opened.gpu),
+                self.input_size,
+                len(self.thresholds),
+            )
         self.lanes = self._runs.count
 
     def infer(self, panoramas: npt.NDArray[np.uint8], *, in_range: bool = True) -> Inference:
@@ -60,9 +72,11 @@ class OnnxEngine:
         return check_finite(inference)
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
-        """Run each batch size once."""
+        """Run each batch size once; on a GPU, where each has buffers and graphs of its own, without range masks too."""
+        forms = (True,) if self.device == "cpu" else (True, False)
         for batch_size in batch_sizes:
-            self.infer(np.zeros((batch_size, *self.input_size, 3), np.uint8))
+            for in_range in forms:
+                self.infer(np.zeros((batch_size, *self.input_size, 3), np.uint8), in_range=in_range)
 
     def close(self) -> None:
         """Drop the sessions and their memory."""

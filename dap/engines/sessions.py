@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime as ort
@@ -31,45 +32,86 @@ FAILURES = (
 Providers = Sequence[str | tuple[str, dict[str, object]]]
 
 
-def open_session(path: Path, device: str, threads: int) -> tuple[ort.InferenceSession, Providers, str]:
-    """A session, its providers, and the device it is on.
+def output_names(in_range: bool) -> Sequence[str]:
+    """The graph's outputs that are asked for, by the names of `dap.engines.base.Inference`."""
+    return ("depth", "in_range") if in_range else ("depth",)
 
-    `auto` may end on the CPU, and says so; a device that was named may not.
+
+@dataclass(frozen=True)
+class Opened:
+    """A session, and how more like it are opened.
+
+    Attributes:
+        session: of the whole graph.
+        providers: ONNX Runtime's execution providers, in the order in which they are asked.
+        gpu: number of the CUDA device that it is on; None for the CPU.
+    """
+
+    session: ort.InferenceSession
+    providers: Providers
+    gpu: int | None = None
+
+
+def open_session(path: Path, device: str, threads: int) -> Opened:
+    """A session on the device that is asked for.
+
+    Args:
+        path: the ONNX file.
+        device: `cpu`, `cuda` or `cuda:N`; `auto` for the GPU where ONNX Runtime is built for one, else the CPU. With
+            `,cpu` after it, as in `cuda,cpu`, the CPU stands in for a GPU that does not start, and a warning says so.
+            Without it that is an error: nobody serves on the CPU without knowing.
+        threads: that work on one panorama on the CPU.
 
     Raises:
-        EngineUnavailable: the device asked for cannot be had.
+        EngineUnavailable: the device asked for cannot be had, or has not the precision of the file.
         ModelFileInvalid: ONNX Runtime cannot load the file.
     """
-    kind, number = parse_device(device)
+    wanted = device.removesuffix(",cpu")
+    kind, number = parse_device(wanted)
     has_cuda = _CUDA in ort.get_available_providers()
-    if kind == "cuda" and not has_cuda:
-        raise EngineUnavailable(
-            f"{device} was asked for, and ONNX Runtime is built without CUDA here: install onnxruntime-gpu."
-        )
-    if kind != "cpu" and has_cuda:
-        number = number or 0
-        options: dict[str, object] = {"device_id": number, "arena_extend_strategy": "kSameAsRequested"}
-        providers: Providers = [(_CUDA, options), CPU]
-        session = new_session(path, threads, providers)
-        # ONNX Runtime goes on without a provider whose libraries do not load.
-        if _CUDA in session.get_providers():
-            _log.info("onnx engine: cuda:%d, %s", number, "as asked for" if kind == "cuda" else "the first GPU found")
-            return session, providers, f"cuda:{number}"
-        if kind == "cuda":
+    if kind == "cpu" or (kind == "auto" and not has_cuda):
+        reason = "as asked for" if kind == "cpu" else "this ONNX Runtime is built without CUDA"
+        _log.info("onnx engine: cpu with %d threads, %s", threads, reason)
+        return Opened(new_session(path, threads, [CPU]), [CPU])
+    try:
+        if not has_cuda:
             raise EngineUnavailable(
-                f"{device} was asked for, and ONNX Runtime cannot start it: driver, CUDA and cuDNN do not fit together."
+                f"{wanted} was asked for, and ONNX Runtime is built without CUDA here: install onnxruntime-gpu."
             )
-        _log.warning("onnx engine: cpu with %d threads, since CUDA is installed and could not be started", threads)
-        return session, [CPU], "cpu"
-    reason = "as asked for" if kind == "cpu" else "this ONNX Runtime is built without CUDA"
-    _log.info("onnx engine: cpu with %d threads, %s", threads, reason)
-    return new_session(path, threads, [CPU]), [CPU], "cpu"
+        opened = _on_gpu(path, number or 0, threads)
+    except EngineUnavailable as error:
+        if wanted == device:
+            raise
+        _log.warning("onnx engine: cpu with %d threads, which %s allows: %s", threads, device, error)
+        return Opened(new_session(path, threads, [CPU]), [CPU])
+    _log.info("onnx engine: cuda:%d, %s", opened.gpu, "as asked for" if kind == "cuda" else "the first GPU found")
+    return opened
+
+
+def _on_gpu(path: Path, number: int, threads: int) -> Opened:
+    """With CUDA graphs where ONNX Runtime can record the whole of the file as one, else without."""
+    options: dict[str, object] = {"device_id": number, "arena_extend_strategy": "kSameAsRequested"}
+    providers: Providers = [(_CUDA, options | {"enable_cuda_graph": "1"}), CPU]
+    try:
+        session = new_session(path, threads, providers)
+    except ModelFileInvalid as error:
+        providers = [(_CUDA, options), CPU]
+        session = new_session(path, threads, providers)
+        _log.info("onnx engine: no CUDA graphs for %s: %s", path.name, error)
+    # ONNX Runtime goes on without a provider whose libraries do not load.
+    if _CUDA not in session.get_providers():
+        raise EngineUnavailable(
+            f"ONNX Runtime is built for CUDA and cannot start cuda:{number}: no GPU, or driver, CUDA and cuDNN do not "
+            "fit together. Ask for the device cpu, or cuda,cpu to let the CPU stand in."
+        )
+    return Opened(session, providers, number)
 
 
 def new_session(path: Path, threads: int, providers: Providers, *, in_range: bool = True) -> ort.InferenceSession:
     """A session of its own, with weights of its own; without `in_range` it has no range masks, and does not run them.
 
     Raises:
+        EngineUnavailable: ONNX Runtime has no kernels for the precision of the file.
         ModelFileInvalid: ONNX Runtime cannot load the file.
     """
     options = ort.SessionOptions()
@@ -85,6 +127,15 @@ def new_session(path: Path, threads: int, providers: Providers, *, in_range: boo
     source = path if in_range else without_range(path.read_bytes())
     try:
         return ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    except native.NotImplemented as error:
+        raise EngineUnavailable(
+            f"ONNX Runtime cannot run {path.name} here: {_first_line(error)}. Of lower precisions its CPU provider "
+            "runs int8, and fp16 by way of float32; bf16 runs in TensorRT."
+        ) from error
     except FAILURES as error:
-        detail = str(error).partition("\n")[0].replace(str(path), path.name)
+        detail = _first_line(error).replace(str(path), path.name)
         raise ModelFileInvalid(f"ONNX Runtime cannot load {path.name}: {detail}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -41,7 +41,7 @@ class TorchEngine:
         Args:
             path: the checkpoint.
             model: what the registry says of it.
-            device: `auto`, `cpu`, `cuda` or `cuda:N`.
+            device: `auto`, `cpu`, `cuda` or `cuda:N`; `cuda,cpu` as `dap.engines.create_engine` says.
             threads: torch's, which are the whole process's.
             precision: `bf16` runs under autocast, the weights stay float32.
 
@@ -94,14 +94,16 @@ class TorchEngine:
 
 
 def _choose_device(device: str) -> torch.device:
-    kind, number = parse_device(device)
+    wanted = device.removesuffix(",cpu")
+    kind, number = parse_device(wanted)
     if kind == "cpu":
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (number or 0) < count:
         _log.info("torch engine: cuda:%d, %s", number or 0, "as asked for" if kind == "cuda" else "the first GPU found")
         return torch.device("cuda", number or 0)
-    if kind == "cuda":
+    if kind == "cuda" and wanted == device:
         raise EngineUnavailable(f"{device} was asked for, and torch finds {count} CUDA devices here.")
-    _log.info("torch engine: cpu: torch finds no CUDA device here")
+    level = logging.WARNING if kind == "cuda" else logging.INFO
+    _log.log(level, "torch engine: cpu: torch finds %d CUDA devices here, and %s was asked for", count, device)
     return torch.device("cpu")

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
+from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from dap.engines.onnx import OnnxEngine
 from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid, OutOfMemory
@@ -132,7 +133,7 @@ def test_no_room_for_one_of_several_that_run_side_by_side_is_no_room_for_the_bat
 def test_warming_up_runs_every_batch_size(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = opened(red)
     sizes: list[int] = []
-    monkeypatch.setattr(engine, "infer", lambda panoramas: sizes.append(len(panoramas)))
+    monkeypatch.setattr(engine, "infer", lambda panoramas, *, in_range: sizes.append(len(panoramas)))
     engine.warm_up([1, 4])
     assert sizes == [1, 4]
 
@@ -173,24 +174,53 @@ def test_a_device_that_does_not_exist_is_named(red: Path) -> None:
             opened(red, device=device)
 
 
+class OnDevice(onnxruntime.OrtValue):
+    """As a value on a GPU: what comes down is a copy, which the next run does not change."""
+
+    def numpy(self) -> np.ndarray:
+        return super().numpy().copy()
+
+
 class Build:
-    """An ONNX Runtime with CUDA, on a machine where it starts or does not."""
+    """An ONNX Runtime with CUDA, on a machine where it starts or does not, and records graphs or does not.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, starts: bool) -> None:
+    What it says is on the GPU is in the memory of the CPU here, which ONNX Runtime binds all the same.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, starts: bool, records: bool = True) -> None:
         self.asked: list[list[object]] = []
-        real = onnxruntime.InferenceSession
+        self.options: list[dict[str, object]] = []
+        self.sources: list[object] = []
+        self.graphs: list[str] = []
+        real, buffer = onnxruntime.InferenceSession, onnxruntime.OrtValue.ortvalue_from_shape_and_type
+        providers_of = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
-        def session(path: Path, options: object, providers: list[object], **rest: object) -> object:
+        def session(source: object, options: object, providers: list[object], **rest: object) -> object:
             self.asked.append(providers)
-            opened = real(path, options, providers=["CPUExecutionProvider"], **rest)
+            if isinstance(providers[0], tuple):
+                self.options.append(providers[0][1])
+                if not records and providers[0][1].get("enable_cuda_graph"):
+                    raise native.Fail("This session cannot use the graph capture feature as requested")
+            self.sources.append(source)
+            opened = real(source, options, providers=["CPUExecutionProvider"], **rest)
             if starts:
-                monkeypatch.setattr(opened, "get_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+                monkeypatch.setattr(opened, "get_providers", lambda: providers_of)
+            run = opened.run_with_iobinding
+
+            def bound(binding: object, run_options: Any) -> None:
+                self.graphs.append(run_options.get_run_config_entry("gpu_graph_id"))
+                run(binding, run_options)
+
+            monkeypatch.setattr(opened, "run_with_iobinding", bound)
             return opened
 
+        def on_cpu(shape: object, kind: object, device: str, number: int) -> object:
+            assert (device, number) == ("cuda", 0)
+            return OnDevice(buffer(shape, kind)._ortvalue)
+
         monkeypatch.setattr(onnxruntime, "InferenceSession", session)
-        monkeypatch.setattr(
-            onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
-        )
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers_of)
+        monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_shape_and_type", on_cpu)
 
 
 def test_a_gpu_is_taken_where_there_is_one(
@@ -200,7 +230,7 @@ def test_a_gpu_is_taken_where_there_is_one(
     with caplog.at_level(logging.INFO):
         assert opened(red).device == "cuda:0"
         assert opened(red, device="cuda:1").device == "cuda:1"
-    assert [providers[0][1]["device_id"] for providers in build.asked] == [0, 1]
+    assert [options["device_id"] for options in build.options] == [0, 1]
     assert "cuda:0, the first GPU found" in caplog.text
     assert "cuda:1, as asked for" in caplog.text
 
@@ -211,14 +241,53 @@ def test_the_cpu_is_taken_when_it_is_asked_for(red: Path, monkeypatch: pytest.Mo
     assert build.asked == [["CPUExecutionProvider"]]
 
 
-def test_a_gpu_that_does_not_start_is_a_warning_unless_it_was_asked_for(
-    red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("device", ["auto", "cuda", "cuda:1"])
+def test_the_cpu_stands_in_for_a_gpu_that_does_not_start_only_where_that_is_allowed(
+    red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, device: str
 ) -> None:
     Build(monkeypatch, starts=False)
-    assert opened(red).device == "cpu"
-    assert "could not be started" in caplog.text
-    with pytest.raises(EngineUnavailable, match="cuda was asked for"):
-        opened(red, device="cuda")
+    with pytest.raises(EngineUnavailable, match=r"built for CUDA and cannot start cuda:\d: .* cuda,cpu to let the CPU"):
+        opened(red, device=device)
+    assert caplog.text == ""
+    assert opened(red, device=f"{device},cpu", threads=1).device == "cpu"
+    assert f"cpu with 1 threads, which {device},cpu allows: ONNX Runtime is built for CUDA" in caplog.text
+
+
+def test_on_a_gpu_each_batch_size_has_buffers_and_a_graph_of_its_own(
+    red: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = Build(monkeypatch, starts=True)
+    engine = opened(red)
+    assert engine.lanes == 1
+    assert build.options[0]["enable_cuda_graph"] == "1"
+    batches = [(5.0,), (7.0, 30.0), (9.0,), (11.0, 60.0)]
+    answers = [engine.infer(red_panorama(*batch)) for batch in batches]
+    for batch, answer in zip(batches, answers, strict=True):
+        np.testing.assert_array_equal(answer.depth[:, 3, 5], batch)
+        np.testing.assert_array_equal(answer.in_range[:, 0, 3, 5], [metres < 10 for metres in batch])
+    assert build.graphs == ["1", "2", "1", "2"]
+
+
+def test_on_a_gpu_range_masks_that_nobody_asks_for_are_not_computed(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Build(monkeypatch, starts=True)
+    engine = opened(red)
+    engine.warm_up([1, 2])
+    assert [isinstance(source, bytes) for source in build.sources] == [False, True]
+    answer = engine.infer(red_panorama(5.0, 30.0), in_range=False)
+    np.testing.assert_array_equal(answer.depth[:, 3, 5], (5.0, 30.0))
+    assert answer.in_range.shape == (2, 0, *SIZE)
+    assert len(build.sources) == 2, "warming up has opened both"
+
+
+def test_a_graph_that_cuda_cannot_record_runs_without(
+    red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    build = Build(monkeypatch, starts=True, records=False)
+    with caplog.at_level(logging.INFO):
+        engine = opened(red)
+    assert (engine.device, engine.infer(red_panorama(5.0)).depth[0, 3, 5]) == ("cuda:0", 5.0)
+    assert ["enable_cuda_graph" in options for options in build.options] == [True, False]
+    assert "no CUDA graphs for red.onnx" in caplog.text
 
 
 def test_without_a_gpu_build_cuda_is_unavailable_and_auto_is_the_cpu(
@@ -230,3 +299,4 @@ def test_without_a_gpu_build_cuda_is_unavailable_and_auto_is_the_cpu(
     assert "cpu with 1 threads, this ONNX Runtime is built without CUDA" in caplog.text
     with pytest.raises(EngineUnavailable, match="install onnxruntime-gpu"):
         opened(red, device="cuda")
+    assert opened(red, device="cuda,cpu").device == "cpu"
