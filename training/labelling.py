@@ -27,7 +27,6 @@ from training.datasets.packing import alone_in, hold_to
 from training.datasets.shards import (
     DEPTH,
     METADATA,
-    PICTURES,
     Manifest,
     ShardReader,
     ShardRecord,
@@ -125,9 +124,8 @@ class LabelWork:
         for member in self.reader.members(index, verify=True):
             if kept is not None and member.id not in kept:
                 continue
-            picture = next(member.files[ending] for ending in PICTURES if ending in member.files)
             try:
-                pictures.append(panorama.decode(picture, size=self.labeler.model.input_size).pixels)
+                pictures.append(panorama.decode(member.picture, size=self.labeler.model.input_size).pixels)
             except InputError as error:
                 raise DatasetError(f"{self.reader.manifest.shards[index].name}: {member.id}: {error}") from error
             places[member.id] = member.metadata()["place"] if kept is None else kept[member.id]

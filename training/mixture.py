@@ -30,7 +30,7 @@ from training.batches import Batch, Share
 from training.config import StreamConfig, TrainingConfig
 from training.datasets import depth_codes
 from training.datasets.base import decode_rgb
-from training.datasets.shards import DEPTH, PICTURES, Member, ShardReader
+from training.datasets.shards import DEPTH, Member, ShardReader
 from training.draws import Place
 from training.losses import Truth
 from training.read_ahead import ReadAhead
@@ -228,9 +228,9 @@ class ShardPart:
 
     def _decoded(self, member: Member, height: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
         try:
-            rgb, _ = decode_rgb(next(member.files[ending] for ending in PICTURES if ending in member.files), height)
+            rgb, _ = decode_rgb(member.picture, height)
             depth = depth_codes.decode(png16.read_numbers(headers.read(member.files[DEPTH])))
-        except (InputError, ValueError, LookupError, StopIteration) as error:
+        except (InputError, ValueError, LookupError) as error:
             raise DatasetError(f"{self._shards.folder}: {member.id}: {error}") from error
         return rgb, nearest(depth, rgb.shape[:2])
 

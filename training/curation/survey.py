@@ -24,7 +24,7 @@ from training.curation.places import PlaceClassifier, PlaceOptions
 from training.curation.verdicts import SUMMARY, Verdict, Verdicts, encode, fingerprint_of
 from training.datasets.base import Place
 from training.datasets.packing import alone_in
-from training.datasets.shards import PICTURES, Member, ShardReader, write_atomically
+from training.datasets.shards import Member, ShardReader, write_atomically
 from training.shard_pipeline import Row, Team, finish, finished, run
 from training.throughput import Throughput
 
@@ -98,7 +98,7 @@ class SurveyWork:
     def _measured(self, member: Member) -> tuple[dict[str, Any], np.ndarray[Any, np.dtype[np.uint8]] | None]:
         measured: dict[str, Any] = {"id": member.id, "place": member.metadata().get("place"), "fault": None}
         try:
-            header = panorama.read_header(next(member.files[end] for end in PICTURES if end in member.files))
+            header = panorama.read_header(member.picture)
             pixels = panorama.decode(header, size=self._size).pixels
         except InputError as error:
             return {**measured, "fault": NOT_2_TO_1 if isinstance(error, NotAPanorama) else BROKEN}, None

@@ -206,6 +206,18 @@ class Member:
     id: str
     files: Mapping[str, bytes]
 
+    @property
+    def picture(self) -> bytes:
+        """The file of the panorama.
+
+        Raises:
+            LookupError: there is none, as in a shard of labels.
+        """
+        for ending in PICTURES:
+            if ending in self.files:
+                return self.files[ending]
+        raise LookupError(f"{self.id} has no picture")
+
     def metadata(self) -> dict[str, Any]:
         """What its JSON says."""
         said: dict[str, Any] = json.loads(self.files[METADATA])
@@ -218,8 +230,7 @@ class Member:
             InputError: a picture that cannot be decoded.
             LookupError, ValueError: a member is missing, or its JSON is none.
         """
-        picture = next(self.files[ending] for ending in PICTURES if ending in self.files)
-        rgb, _ = decode_rgb(picture, height=None)
+        rgb, _ = decode_rgb(self.picture, height=None)
         depth = None
         if DEPTH in self.files:
             depth = depth_codes.decode(png16.read_numbers(headers.read(self.files[DEPTH])))
@@ -284,7 +295,7 @@ class ShardReader:
         for member in self.members(index, verify):
             try:
                 yield member.decode()
-            except (InputError, ValueError, LookupError, StopIteration) as error:
+            except (InputError, ValueError, LookupError) as error:
                 raise DatasetError(f"{self.folder / self.manifest.shards[index].name}: {member.id}: {error}") from error
 
     def members(self, index: int, verify: bool = False) -> Iterator[Member]:
