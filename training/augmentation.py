@@ -17,7 +17,9 @@ from training.batches import Batch, joined
 from training.config import AugmentationConfig
 from training.losses import Truth
 
-_GREY = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in grey (ITU-R BT.601)."""
+
 _BLUR_RADIUS = 2
 _LONGEST_BLUR = 1.0
 _STRONGEST_NOISE = 0.04
@@ -114,7 +116,7 @@ def jitter_colours(pixels: Tensor, config: AugmentationConfig, generator: Genera
 
 def _colour_matrices(turn: Tensor, saturation: Tensor) -> Tensor:
     """(B, 3, 3): a turn around the grey axis (radians; Rodrigues' formula), then saturation around the luma."""
-    grey = torch.tensor(_GREY, device=turn.device)
+    grey = torch.tensor(LUMA, device=turn.device)
     third = 1 / math.sqrt(3)
     cross = third * torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=turn.device)
     cosine, sine = turn.cos()[:, None, None], turn.sin()[:, None, None]

@@ -3,8 +3,9 @@
 DAP (arXiv 2512.16913) trains it on synthetic truth and the predictions of stage 1, scores all pseudo-labels and keeps
 the best for stage 2. It must learn what is wrong with a prediction and not where it came from, so:
 
-- it sees nothing but normalised depth, of truth and prediction alike (`alike`): the same blocks averaged, the same
-  holes cut into both, the same levels;
+- of depth it sees what is normalised, of truth and prediction alike (`alike`): the same blocks averaged, the same holes
+  cut into both, the same levels;
+- beside it stands the same picture (`grey_images`), unless its configuration says that it sees depth alone;
 - nothing tells it where it looks: no zero padding anywhere, columns wrap, rows go on over the poles;
 - no statistics leak from one class to the other: instance norm, not batch norm.
 """
@@ -22,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 
 from dap.errors import ModelFileInvalid, ModelFileMissing, TrainingError
-from training.augmentation import step_generator, turned_columns
+from training.augmentation import LUMA, step_generator, turned_columns
 from training.config import DiscriminatorConfig
 from training.losses.truth import DEPTH_LIMIT_M
 from training.losses.weighting import weighted_mean
@@ -37,6 +38,7 @@ _STRIDES = (2, 2, 2, 1, 1)
 _PATCH_STEP = 8
 _SLOPE = 0.2
 _FLATTEST_M = 1e-3
+_DULLEST = 0.02
 
 _log = logging.getLogger(__name__)
 
@@ -48,13 +50,17 @@ class DepthPairs:
     Attributes:
         true: float32 (B, H, W), metres along the ray. What is not in (0, 100] m (sky, holes, NaN) is a hole.
         predicted: likewise, by the labeler; its sky should be infinite.
+        pictures: uint8 (B, H, W, 3); None will do for a discriminator that sees depth alone.
     """
 
     true: Tensor
     predicted: Tensor
+    pictures: Tensor | None = None
 
     def to(self, device: torch.device) -> "DepthPairs":
-        return DepthPairs(self.true.to(device, non_blocking=True), self.predicted.to(device, non_blocking=True))
+        pictures = None if self.pictures is None else self.pictures.to(device, non_blocking=True)
+        depths = (depth.to(device, non_blocking=True) for depth in (self.true, self.predicted))
+        return DepthPairs(*depths, pictures)
 
 
 class Discriminator(nn.Module):
@@ -67,7 +73,7 @@ class Discriminator(nn.Module):
         """Parameters come from the configuration's seed: weights from N(0, 0.02) as the field has it, biases zero."""
         super().__init__()
         self.config = config
-        sizes = (1, *config.channels, 1)
+        sizes = (config.planes, *config.channels, 1)
         self.convolutions = nn.ModuleList(
             nn.Conv2d(before, after, _KERNEL, stride, bias=index in (0, len(_STRIDES) - 1))
             for index, (before, after, stride) in enumerate(zip(sizes[:-1], sizes[1:], _STRIDES, strict=True))
@@ -83,7 +89,8 @@ class Discriminator(nn.Module):
         """How true each patch looks, one for truth and zero for predictions.
 
         Args:
-            images: float32 (B, 1, h, w), as `alike` and `depth_images` give them.
+            images: float32 (B, 1, h, w) of depth as `alike` and `depth_images` give them; (B, 2, h, w) beside their
+                pictures as `grey_images` gives these.
 
         Returns:
             float32 (B, h / 8, w / 8).
@@ -149,12 +156,7 @@ def depth_images(depth: Tensor, mask: Tensor, config: DiscriminatorConfig) -> tu
     Raises:
         TrainingError: H and W are no whole multiple of h and w.
     """
-    size = (config.height, 2 * config.height)
-    block = depth.shape[-2] // config.height
-    if not block or depth.shape[-2:] != (block * size[0], block * size[1]):
-        raise TrainingError(
-            f"the discriminator takes depth of a whole multiple of {size}, not {tuple(depth.shape[-2:])}"
-        )
+    block = _block("depth", depth.shape[1:], config)
     share = F.avg_pool2d(mask.float(), block)
     mean = F.avg_pool2d(torch.where(mask, depth, 0.0), block) / share.clamp_min(1 / block**2)
     valid = share >= 0.5
@@ -162,6 +164,51 @@ def depth_images(depth: Tensor, mask: Tensor, config: DiscriminatorConfig) -> tu
     normalised = (mean - config.near_m) / (far - config.near_m).clamp_min(_FLATTEST_M)
     levels = (normalised.clamp(config.lowest, 1.0) * config.levels).round() / config.levels
     return torch.where(valid, levels, 0.0)[:, None], valid
+
+
+def grey_images(pictures: Tensor, config: DiscriminatorConfig) -> Tensor:
+    """What the discriminator sees of a picture: (g - mean) / (deviation + 0.02), both over the image.
+
+    Choices: g is luma in [0, 1], the mean of a block of pixels, as it is stored (gamma and all); the 0.02 leaves the
+    noise of a dull picture small; a hole in depth is none in the picture.
+
+    Args:
+        pictures: uint8 (B, H, W, 3).
+        config: see there.
+
+    Returns:
+        float32 (B, 1, h, w).
+
+    Raises:
+        TrainingError: H and W are no whole multiple of h and w.
+    """
+    block = _block("pictures", pictures.shape[1:3], config)
+    luma = pictures.float() @ torch.tensor(LUMA, device=pictures.device) / 255
+    grey = F.avg_pool2d(luma[:, None], block)
+    deviation, mean = torch.std_mean(grey, (1, 2, 3), correction=0, keepdim=True)
+    return (grey - mean) / (deviation + _DULLEST)
+
+
+def _block(what: str, given: torch.Size, config: DiscriminatorConfig) -> int:
+    """Rows and columns that become one pixel of what the discriminator sees."""
+    size = (config.height, 2 * config.height)
+    block = given[0] // size[0]
+    if not block or given != (block * size[0], block * size[1]):
+        raise TrainingError(f"the discriminator takes {what} of a whole multiple of {size}, not {tuple(given)}")
+    return block
+
+
+def _condition(pictures: Tensor | None, config: DiscriminatorConfig) -> Tensor | None:
+    """What stands beside depth, (B, 1, h, w); None for a discriminator that sees depth alone, whatever there is."""
+    if config.picture == "none":
+        return None
+    if pictures is None:
+        raise TrainingError(f"this discriminator sees depth beside its picture ({config.picture}), and got no pictures")
+    return grey_images(pictures, config)
+
+
+def _beside(images: Tensor, condition: Tensor | None) -> Tensor:
+    return images if condition is None else torch.cat([images, condition], 1)
 
 
 def masked_quantile(values: Tensor, mask: Tensor, quantile: float) -> Tensor:
@@ -190,7 +237,7 @@ def adversarial_loss(on_true: Tensor, on_predicted: Tensor, weight: Tensor) -> T
 
 
 @torch.no_grad()
-def score(discriminator: Discriminator, depth: Tensor) -> Tensor:
+def score(discriminator: Discriminator, depth: Tensor, pictures: Tensor | None = None) -> Tensor:
     """How true pseudo-labels look, float32 (B,): about one like truth, about zero like the predictions trained on.
 
     The mean response of the patches, each by its solid angle and the share of it that has a depth: a choice, the paper
@@ -200,11 +247,14 @@ def score(discriminator: Discriminator, depth: Tensor) -> Tensor:
         discriminator: a trained one.
         depth: float32 (B, H, W), metres; sky and holes are whatever is not in (0, 100] m. Larger than what the
             discriminator sees by a whole factor.
+        pictures: uint8 (B, H, W, 3), the panoramas; needed unless the discriminator sees depth alone.
 
     Raises:
-        TrainingError: of another size.
+        TrainingError: of another size, or pictures are needed and there are none.
     """
+    condition = _condition(pictures, discriminator.config)
     images, valid = depth_images(depth, usable(depth), discriminator.config)
+    images = _beside(images, condition)
     weight = patch_weights(valid)
     return torch.where(weight.flatten(1).any(1), weighted_mean(discriminator(images), weight), -torch.inf)
 
@@ -224,7 +274,8 @@ def train_discriminator(
         The discriminator, in evaluation mode.
 
     Raises:
-        TrainingError: a loss was not finite, or the checkpoint is that of another configuration.
+        TrainingError: a loss was not finite, the checkpoint is that of another configuration, or the discriminator is
+            to see pictures and the pairs have none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     discriminator = Discriminator(config).to(device)
@@ -237,8 +288,9 @@ def train_discriminator(
             batch = turned(pairs(step), config.flip, generator).to(device)
         true, predicted, valid = alike(batch.true, batch.predicted, config)
         weight = patch_weights(valid)
-        seen = instance_noise(torch.cat([true, predicted]), config.noise, generator)
-        on_true, on_predicted = discriminator(seen).chunk(2)
+        condition = _condition(batch.pictures, config)
+        seen = torch.cat([_beside(images, condition) for images in (true, predicted)])
+        on_true, on_predicted = discriminator(instance_noise(seen, config.noise, generator)).chunk(2)
         loss = adversarial_loss(on_true, on_predicted, weight)
         if not loss.isfinite():
             raise TrainingError(f"the discriminator's loss at step {step} is {loss.item()}")
@@ -255,17 +307,21 @@ def train_discriminator(
 
 
 def turned(pairs: DepthPairs, flip: float, generator: Generator) -> DepthPairs:
-    """The pairs of a step rolled by any number of columns, some mirrored; truth and prediction by the same."""
+    """The pairs of a step rolled by any number of columns, some mirrored; truth, prediction and picture by the same."""
     samples, _, width = pairs.true.shape
     columns = turned_columns(samples, width, flip, generator).to(pairs.true.device)
     index = columns[:, None, :].expand_as(pairs.true)
-    return DepthPairs(pairs.true.gather(2, index), pairs.predicted.gather(2, index))
+    pictures = pairs.pictures
+    if pictures is not None:
+        pictures = pictures.gather(2, columns[:, None, :, None].expand_as(pictures))
+    return DepthPairs(pairs.true.gather(2, index), pairs.predicted.gather(2, index), pictures)
 
 
 def instance_noise(images: Tensor, deviation: float, generator: Generator) -> Tensor:
-    """Instance noise (Sønderby et al., arXiv 1610.04490), normal, on all but the holes."""
-    noise = torch.randn(images.shape, generator=generator).to(images.device)
-    return torch.where(images > 0, images + deviation * noise, images)
+    """Instance noise (Sønderby et al., arXiv 1610.04490), normal, on all but the holes of depth, the first channel."""
+    noise = deviation * torch.randn(images.shape, generator=generator).to(images.device)
+    noise[:, 0] = torch.where(images[:, 0] > 0, noise[:, 0], 0.0)
+    return images + noise
 
 
 def checkpoint(path: Path, discriminator: Discriminator, optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -311,8 +367,8 @@ def save_discriminator(discriminator: Discriminator, path: Path) -> None:
     unfinished.replace(path)
 
 
-def load_discriminator(path: Path, device: torch.device) -> Discriminator:
-    """What `save_discriminator` wrote, in evaluation mode.
+def read_config(path: Path) -> DiscriminatorConfig:
+    """The configuration in the header of what `save_discriminator` wrote; cheap.
 
     Raises:
         ModelFileMissing: there is no such file.
@@ -323,12 +379,23 @@ def load_discriminator(path: Path, device: torch.device) -> Discriminator:
     try:
         with safe_open(path, framework="pt") as file:
             config = (file.metadata() or {}).get(_CONFIG_KEY)
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a mapping
     except SafetensorError as error:
         raise ModelFileInvalid(f"{path.name} is not a safetensors file: {error}.") from error
     if config is None:
         raise ModelFileInvalid(f"{path.name} has no {_CONFIG_KEY} in its header: it is not a discriminator.")
-    discriminator = Discriminator(DiscriminatorConfig.from_json(config))
+    return DiscriminatorConfig.from_json(config)
+
+
+def load_discriminator(path: Path, device: torch.device) -> Discriminator:
+    """What `save_discriminator` wrote, in evaluation mode.
+
+    Raises:
+        ModelFileMissing: there is no such file.
+        ModelFileInvalid: it is no discriminator.
+    """
+    discriminator = Discriminator(read_config(path))
+    with safe_open(path, framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a mapping
     try:
         discriminator.load_state_dict(state)
     except RuntimeError as error:

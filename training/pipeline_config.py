@@ -213,6 +213,8 @@ def _paper() -> PipelineConfig:
         stage_3=replace(stage, phases=(Phase(height=512, steps=126_000, batch=32),)),
         pseudo_share_2=0.85,
         pseudo_share_3=0.95,
+        # Its loaders suggest so; see there what a picture beside depth is worth.
+        discriminator=DiscriminatorConfig(picture="none"),
         labelling=LabellingConfig(precision="bf16"),
     )
 
@@ -283,6 +285,7 @@ def _small() -> PipelineConfig:
         discriminator=DiscriminatorConfig(height=64, channels=(32, 64, 128, 128), steps=400),
         discriminator_batch=8,
         held_out=0.2,
+        pseudo_share_3=0.75,
         selected=Selected(indoor=300, outdoor=300),
         labelling=LabellingConfig(ray=False),
     )

@@ -1,12 +1,13 @@
 """How true pseudo-labels look to a discriminator: a pass over label shards after labelling, part of `dap label`.
 
 A second pass, not the same: a discriminator that was trained anew scores again without labelling again, and scores are
-of what is stored, whoever computes them.
+of what is stored, whoever computes them. A discriminator that sees depth beside its picture has the panoramas read
+again, too, from the shards that were labelled.
 """
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from dap.errors import DatasetError, ModelFileInvalid
+from dap import panorama
+from dap.errors import DatasetError, InputError, ModelFileInvalid
 from dap.progress import progress
 from training.datasets.packing import alone_in
 from training.datasets.shards import ShardReader, sha256_of, write_atomically
-from training.labels import HASH_DIGITS, label_of
+from training.labels import HASH_DIGITS, Label, label_of
 from training.shard_pipeline import Row, Team, finish, finished, run
 from training.throughput import Throughput
 
@@ -45,9 +48,17 @@ class Score:
 
 @dataclass(frozen=True)
 class ScoreWork:
-    """Scoring of one label shard; see `training.shard_pipeline.Work`."""
+    """Scoring of one label shard; see `training.shard_pipeline.Work`.
+
+    Attributes:
+        labels: folder of the label shards.
+        panoramas: folder of the shards that were labelled; None for a discriminator that sees depth alone.
+        discriminator: its file.
+        sha256: of that file; a worker that finds another in its place refuses to work.
+    """
 
     labels: Path
+    panoramas: Path | None
     discriminator: Path
     sha256: str
 
@@ -60,6 +71,20 @@ class ScoreWork:
     def reader(self) -> ShardReader:
         return ShardReader(self.labels)
 
+    @cached_property
+    def source(self) -> ShardReader | None:
+        """The shards that were labelled, one for each label shard, if they are needed.
+
+        Raises:
+            DatasetError: these are others, or none.
+        """
+        if self.panoramas is None:
+            return None
+        source = ShardReader(self.panoramas)
+        if self.reader.manifest.config.get("source") != source.manifest.fingerprint:
+            raise DatasetError(f"{self.labels} holds labels of other shards than those of {self.panoramas}")
+        return source
+
     def written(self, index: int) -> list[Score] | None:
         """The scores of a shard, if they are finished."""
         found = finished(self._record(index), self._key(index))
@@ -67,9 +92,28 @@ class ScoreWork:
         return None if found is None else [Score(shard=name, **one) for one in found["scores"]]
 
     def read(self, row: Row) -> Row:
-        labels = [label_of(member) for member in self.reader.members(row["index"], verify=True)]
+        index: int = row["index"]
+        labels = [label_of(member) for member in self.reader.members(index, verify=True)]
         about = [{"id": label.id, "place": label.metadata["place"]} for label in labels]
-        return {"index": row["index"], "about": json.dumps(about), "depth": np.stack([label.depth for label in labels])}
+        read = {"index": index, "about": json.dumps(about), "depth": np.stack([label.depth for label in labels])}
+        return read if self.source is None else {**read, "pictures": self._pictures(self.source, index, labels)}
+
+    def _pictures(self, source: ShardReader, index: int, labels: Sequence[Label]) -> npt.NDArray[np.uint8]:
+        """The panoramas of labels, uint8 (B, H, W, 3), as the labeler saw them; curation may have left out others."""
+        sizes = {label.id: label.depth.shape for label in labels}
+        name = source.manifest.shards[index].name
+        found = {}
+        for member in source.members(index, verify=True):
+            if member.id not in sizes:
+                continue
+            try:
+                found[member.id] = panorama.decode(member.picture, size=sizes[member.id]).pixels
+            except (InputError, LookupError) as error:
+                raise DatasetError(f"{name}: {member.id}: {error}") from error
+        without = [label.id for label in labels if label.id not in found]
+        if without:
+            raise DatasetError(f"{name} holds no panorama of the label {without[0]}")
+        return np.stack([found[label.id] for label in labels])
 
     def model(self, device: str, threads: int) -> "DiscriminatorModel":
         return DiscriminatorModel(self.discriminator, self.sha256, device, threads)
@@ -84,7 +128,8 @@ class ScoreWork:
         return (self.folder / self.reader.manifest.shards[index].name).with_suffix(".json")
 
     def _key(self, index: int) -> dict[str, str]:
-        return {"labels_sha256": self.reader.manifest.shards[index].sha256, "discriminator_sha256": self.sha256}
+        key = {"labels_sha256": self.reader.manifest.shards[index].sha256, "discriminator_sha256": self.sha256}
+        return key if self.source is None else {**key, "source_sha256": self.source.manifest.shards[index].sha256}
 
 
 class DiscriminatorModel:
@@ -113,19 +158,20 @@ class DiscriminatorModel:
         from training.discriminator import score
 
         # Rows that come through Ray may not be written to, which torch warns of.
-        depth = torch.from_numpy(row.pop("depth").copy())
-        batches = (depth[first : first + _BATCH].to(self._device) for first in range(0, len(depth), _BATCH))
-        scores = torch.cat([score(self._discriminator, batch).cpu() for batch in batches])
-        return {**row, "scores": scores.numpy()}
+        seen = [torch.from_numpy(row.pop(name).copy()) for name in ("depth", "pictures") if name in row]
+        batches = zip(*(tensor.split(_BATCH) for tensor in seen), strict=True)
+        scores = [score(self._discriminator, *(part.to(self._device) for part in batch)).cpu() for batch in batches]
+        return {**row, "scores": torch.cat(scores).numpy()}
 
 
-def score_labels(labels: ShardReader, discriminator: Path, team: Team) -> tuple[Path, Throughput]:
+def score_labels(labels: ShardReader, panoramas: Path, discriminator: Path, team: Team) -> tuple[Path, Throughput]:
     """Score the labels that have no score of this discriminator yet, and write all scores in one file.
 
     The file has a line of JSON a label, see `Score`, ascending by id: the same whoever scored what, and in what order.
 
     Args:
         labels: of a model.
+        panoramas: folder of the shards that were labelled; not looked at by a discriminator that sees depth alone.
         discriminator: as `training.discriminator.save_discriminator` writes it.
         team: from `training.shard_pipeline.started`.
 
@@ -133,13 +179,15 @@ def score_labels(labels: ShardReader, discriminator: Path, team: Team) -> tuple[
         The file, and how fast the scores were computed.
 
     Raises:
-        DatasetError: a label shard is not what it should be; two labels have one id; another process scores.
+        DatasetError: a shard of labels or panoramas is not what it should be; the panoramas are others than those that
+            were labelled; two labels have one id; another process scores.
         ModelError: it is no discriminator.
         TrainingError: labels are no multiple of the size it sees; the workers cannot go on.
     """
-    if not discriminator.is_file():
-        raise ModelFileInvalid(f"There is no file {discriminator.name} of a discriminator.")
-    work = ScoreWork(labels.folder.absolute(), discriminator.absolute(), sha256_of(discriminator))
+    from training.discriminator import read_config
+
+    source = None if read_config(discriminator).picture == "none" else panoramas.absolute()
+    work = ScoreWork(labels.folder.absolute(), source, discriminator.absolute(), sha256_of(discriminator))
     throughput = Throughput(team.count)
     work.folder.mkdir(exist_ok=True)
     shards = labels.manifest.shards

@@ -401,7 +401,7 @@ def discriminate(run: Run) -> Made:
             depth = model({"pictures": batch.rgb.numpy()})["depth"]
             # Through the codes of shards, as the truth went, and the pseudo-labels that are to be scored will go.
             coded = depth_codes.decode(depth_codes.encode(depth))
-            return DepthPairs(batch.truth.depth, torch.from_numpy(coded))
+            return DepthPairs(batch.truth.depth, torch.from_numpy(coded), batch.rgb)
 
         folder = run.folder("discriminator")
         train_discriminator(pairs, config.discriminator, place.process.device, folder)
@@ -436,7 +436,8 @@ def choose(run: Run) -> Made:
     with run.team() as team:
         for data in run.config.unlabelled:
             labels = run.labels("labels-1", data, "stage-1-labeler")
-            files[data.name] = labels, score_labels(labels, discriminator, team)[0]
+            panoramas = run.place.data / data.name
+            files[data.name] = labels, score_labels(labels, panoramas, discriminator, team)[0]
     scores = {name: list(read_scores(path)) for name, (_, path) in files.items()}
     asked = {"indoor": run.config.selected.indoor, "outdoor": run.config.selected.outdoor}
     chosen = set(best((score for some in scores.values() for score in some), asked))

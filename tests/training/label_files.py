@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,13 +24,13 @@ from training.shard_pipeline import in_this_process
 ALONE = in_this_process("cpu", 1)
 
 
-def packed(folder: Path, count: int = 6, shard_size: int = 2) -> ShardReader:
-    """Panoramas of random blocks, 32x64, in shards."""
+def packed(folder: Path, count: int = 6, shard_size: int = 2, block: int = 4) -> ShardReader:
+    """Panoramas of 8x16 random blocks of 4x4 pixels, or as many as are asked for, in shards."""
     pictures, shards = folder / "pictures", folder / "shards"
     pictures.mkdir(parents=True)
     for number in range(count):
         blocks = np.random.default_rng(number).integers(0, 256, (8, 16, 3), dtype=np.uint8)
-        Image.fromarray(blocks.repeat(4, axis=0).repeat(4, axis=1)).save(pictures / f"p{number}.png")
+        Image.fromarray(blocks.repeat(block, axis=0).repeat(block, axis=1)).save(pictures / f"p{number}.png")
     pack(Images(pictures), "all", shards, PackOptions(shard_size=shard_size, image="png"))
     return ShardReader(shards)
 
@@ -42,10 +43,11 @@ def model(folder: Path) -> Path:
     return path
 
 
-def discriminator(folder: Path, seed: int = 0) -> Path:
+def discriminator(folder: Path, seed: int = 0, picture: Literal["none", "grey"] = "grey") -> Path:
     """A discriminator of random weights that sees 32x64."""
-    path = folder / f"discriminator-{seed}.safetensors"
-    save_discriminator(Discriminator(DiscriminatorConfig(height=32, channels=(8, 16, 32, 64), seed=seed)), path)
+    path = folder / f"discriminator-{picture}-{seed}.safetensors"
+    config = DiscriminatorConfig(height=32, picture=picture, channels=(8, 16, 32, 64), seed=seed)
+    save_discriminator(Discriminator(config), path)
     return path
 
 
@@ -64,10 +66,12 @@ def verdicts(shards: ShardReader, folder: Path, left_out: frozenset[str] = froze
     return folder
 
 
-def made_labels(folder: Path) -> tuple[ShardReader, Path]:
-    """Labels of six panoramas, three of them indoors, and the file of their scores."""
-    shards = packed(folder)
-    curation = verdicts(shards, folder / "curation")
+def made_labels(
+    folder: Path, block: int = 4, left_out: frozenset[str] = frozenset(), picture: Literal["none", "grey"] = "grey"
+) -> tuple[ShardReader, Path]:
+    """Labels of six panoramas, three of them indoors, but for some, and the file of their scores."""
+    shards = packed(folder, block=block)
+    curation = verdicts(shards, folder / "curation", left_out)
     labels, _ = label(shards.folder, folder / "labels", Labeler.of(model(folder)), ALONE, curation)
-    scores, _ = score_labels(labels, discriminator(folder), ALONE)
+    scores, _ = score_labels(labels, shards.folder, discriminator(folder, picture=picture), ALONE)
     return labels, scores

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -17,10 +18,12 @@ from training.discriminator import (
     adversarial_loss,
     alike,
     depth_images,
+    grey_images,
     instance_noise,
     load_discriminator,
     masked_quantile,
     patch_weights,
+    resume,
     save_discriminator,
     score,
     train_discriminator,
@@ -32,7 +35,10 @@ from training.sphere import pad_sphere
 CPU = torch.device("cpu")
 H, W = 32, 64
 RAYS = torch.from_numpy(sphere.rays(H, W))
-SMALL = DiscriminatorConfig(height=H, channels=(8, 16, 32, 64), steps=6, learning_rate=2e-3, checkpoint=3, log=1)
+SMALL = DiscriminatorConfig(
+    height=H, picture="none", channels=(8, 16, 32, 64), steps=6, learning_rate=2e-3, checkpoint=3, log=1
+)
+BESIDE = replace(SMALL, picture="grey")
 
 
 class Killed(BaseException):
@@ -69,9 +75,20 @@ def spoiled(depth: Tensor, seed: int) -> Tensor:
     return depth.lerp(blurred, degree) * (degree * (0.25 * bend + 0.05 * noise)).exp()
 
 
+def pictures_of(depth: Tensor) -> Tensor:
+    """The nearer the brighter, uint8 (B, H, W, 3)."""
+    return (255 / (1 + depth)).to(torch.uint8)[..., None].repeat(1, 1, 1, 3)
+
+
 def pairs(step: int) -> DepthPairs:
     true = rooms(4, step)
-    return DepthPairs(true, spoiled(true, step))
+    return DepthPairs(true, spoiled(true, step), pictures_of(true))
+
+
+def blocks(count: int, seed: int) -> Tensor:
+    """Depth (count, 16, 32) of random blocks: from one of them nothing follows for another."""
+    metres = 1 + 9 * torch.rand(count, 4, 8, generator=Generator().manual_seed(seed))
+    return metres.repeat_interleave(4, 1).repeat_interleave(4, 2)
 
 
 def spearman(one: Tensor, other: Tensor) -> float:
@@ -98,19 +115,42 @@ def test_it_learns_to_rank_predictions_that_it_never_saw_by_their_true_error(tmp
     assert score(discriminator, true).mean() > scores.mean() + 0.2
 
 
+@pytest.mark.parametrize("picture", ["none", "grey"])
+def test_only_beside_its_picture_it_tells_right_from_wrong_where_both_are_as_likely(
+    tmp_path: Path, picture: Literal["none", "grey"]
+) -> None:
+    """Each prediction is the truth of another panorama: as depth alone it is as good as any."""
+
+    def swapped(step: int) -> DepthPairs:
+        true = blocks(16, step)
+        return DepthPairs(true, true.roll(1, 0), pictures_of(true))
+
+    config = replace(SMALL, picture=picture, height=16, channels=(8, 8, 16, 16), steps=30, checkpoint=30)
+    discriminator = train_discriminator(swapped, config, CPU, tmp_path)
+    depth = blocks(64, 10**6)
+    right, wrong = (score(discriminator, one, pictures_of(depth)) for one in (depth, depth.roll(1, 0)))
+    told = (right > wrong).float().mean().item()
+    if picture == "grey":
+        assert told > 0.9
+        assert (right - wrong).mean() > 0.5
+    else:
+        assert 0.3 < told < 0.7
+
+
+@pytest.mark.parametrize("config", [SMALL, BESIDE], ids=["alone", "beside"])
 @pytest.mark.parametrize("killed_at", [3, 5])
 def test_a_run_that_is_killed_and_resumed_gives_the_parameters_of_an_unbroken_one(
-    tmp_path: Path, killed_at: int
+    tmp_path: Path, killed_at: int, config: DiscriminatorConfig
 ) -> None:
     def killing(step: int) -> DepthPairs:
         if step == killed_at:
             raise Killed
         return pairs(step)
 
-    unbroken = train_discriminator(pairs, SMALL, CPU, tmp_path / "unbroken")
+    unbroken = train_discriminator(pairs, config, CPU, tmp_path / "unbroken")
     with pytest.raises(Killed):
-        train_discriminator(killing, SMALL, CPU, tmp_path / "broken")
-    assert same(train_discriminator(pairs, SMALL, CPU, tmp_path / "broken"), unbroken)
+        train_discriminator(killing, config, CPU, tmp_path / "broken")
+    assert same(train_discriminator(pairs, config, CPU, tmp_path / "broken"), unbroken)
 
 
 def test_a_finished_run_is_read_and_not_done_again(tmp_path: Path) -> None:
@@ -126,8 +166,15 @@ def test_a_checkpoint_of_another_configuration_is_refused_and_of_more_steps_goes
     train_discriminator(pairs, SMALL, CPU, tmp_path)
     with pytest.raises(TrainingError, match=r"noise=0.1.*noise=0.2"):
         train_discriminator(pairs, replace(SMALL, noise=0.2), CPU, tmp_path)
+    with pytest.raises(TrainingError, match=r"picture='none'.*picture='grey'"):
+        resume_as(BESIDE, tmp_path)
     train_discriminator(pairs, replace(SMALL, steps=7), CPU, tmp_path)
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 7
+
+
+def resume_as(config: DiscriminatorConfig, folder: Path) -> int:
+    discriminator = Discriminator(config)
+    return resume(folder / "discriminator-resume.pt", discriminator, torch.optim.Adam(discriminator.parameters()))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +211,16 @@ def test_a_roll_of_the_panorama_rolls_the_answer_and_leaves_the_score(columns: i
     answer = discriminator(images)
     torch.testing.assert_close(discriminator(images.roll(columns, -1)), answer.roll(columns // 8, -1))
     torch.testing.assert_close(score(discriminator, depth.roll(columns, -1)), score(discriminator, depth))
+
+
+@pytest.mark.parametrize("columns", [8, W // 2])
+def test_a_roll_of_depth_and_picture_leaves_the_score_and_a_roll_of_one_does_not(columns: int) -> None:
+    discriminator, depth = Discriminator(BESIDE), rooms(2, 0)
+    pictures = pictures_of(depth)
+    expected = score(discriminator, depth, pictures)
+    rolled = depth.roll(columns, -1)
+    torch.testing.assert_close(score(discriminator, rolled, pictures.roll(columns, 2)), expected)
+    assert not torch.isclose(score(discriminator, rolled, pictures), expected, rtol=1e-3).any()
 
 
 def test_one_panorama_has_the_answer_that_it_has_among_others() -> None:
@@ -249,6 +306,27 @@ def test_the_scale_of_a_depth_is_hardly_seen(factor: float) -> None:
     torch.testing.assert_close(one, other, atol=0.02, rtol=0)
 
 
+def test_a_picture_is_seen_as_its_luma_in_its_own_mean_and_deviation() -> None:
+    """Of two equal halves with luma a and b: +-d / (d + 0.02), d = |a - b| / 2; red has 0.299 of white, blue 0.114."""
+    white, red, blue = ((255, 255, 255), (255, 0, 0), (0, 0, 255))
+    for one, other, half in ((white, (0, 0, 0), 0.5), (red, blue, (0.299 - 0.114) / 2), (blue, blue, 0.0)):
+        picture = torch.tensor([one, other], dtype=torch.uint8).repeat_interleave(W // 2, 0).expand(1, H, W, 3)
+        expected = half / (half + 0.02)
+        grey = grey_images(picture, BESIDE)
+        assert grey.shape == (1, 1, H, W)
+        torch.testing.assert_close(grey[..., : W // 2], torch.full((1, 1, H, W // 2), expected), atol=1e-5, rtol=0)
+        torch.testing.assert_close(grey[..., W // 2 :], torch.full((1, 1, H, W // 2), -expected), atol=1e-5, rtol=0)
+
+
+def test_a_larger_picture_is_the_mean_of_its_blocks() -> None:
+    small = torch.randint(4, 252, (1, H, W, 3), generator=Generator().manual_seed(0))
+    large = small.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    large[:, ::2, ::2] += 4
+    large[:, 1::2, 1::2] -= 4
+    seen = (grey_images(picture.to(torch.uint8), BESIDE) for picture in (small, large))
+    torch.testing.assert_close(*seen, atol=1e-5, rtol=0)
+
+
 def test_a_masked_quantile_is_one_of_the_values_that_count() -> None:
     values = torch.tensor([[[5.0, 1.0, 99.0, 3.0]], [[7.0, 8.0, 9.0, 2.0]]])
     mask = torch.tensor([[[True, True, False, True]], [[False] * 4]])
@@ -264,10 +342,12 @@ def test_labels_without_any_depth_are_scored_last_and_others_as_ever() -> None:
     assert torch.equal(scores[[0, 2]], alone[[0, 2]])
 
 
-def test_truth_and_prediction_are_turned_together() -> None:
+def test_truth_prediction_and_picture_are_turned_together() -> None:
     batch = pairs(0)
     rolled = turned(batch, 0.5, Generator().manual_seed(0))
     assert not torch.equal(rolled.true, batch.true)
+    assert rolled.pictures is not None
+    assert torch.equal(rolled.pictures, pictures_of(rolled.true))
     torch.testing.assert_close(spoiled_error(rolled), spoiled_error(batch))
 
 
@@ -275,12 +355,13 @@ def spoiled_error(batch: DepthPairs) -> Tensor:
     return (batch.true - batch.predicted).abs().mean((1, 2))
 
 
-def test_noise_has_its_deviation_and_leaves_holes_what_they_are() -> None:
-    images = torch.full((1, 1, 64, 128), 0.5)
+def test_noise_has_its_deviation_and_leaves_holes_of_depth_what_they_are() -> None:
+    images = torch.full((1, 2, 64, 128), 0.5)
     images[..., :64] = 0
     noise = instance_noise(images, 0.1, Generator().manual_seed(0)) - images
-    assert not noise[..., :64].any()
-    assert noise[..., 64:].std().item() == pytest.approx(0.1, rel=0.05)
+    assert not noise[:, 0, :, :64].any()
+    for noisy in (noise[:, 0, :, 64:], noise[:, 1, :, :64], noise[:, 1, :, 64:]):
+        assert noisy.std().item() == pytest.approx(0.1, rel=0.05)
     assert torch.equal(noise + images, instance_noise(images, 0.1, Generator().manual_seed(0)))
 
 
@@ -288,6 +369,16 @@ def test_noise_has_its_deviation_and_leaves_holes_what_they_are() -> None:
 def test_depth_of_a_size_that_would_be_enlarged_or_cut_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(TrainingError, match=rf"multiple of \(32, 64\), not \({size[0]}, {size[1]}\)"):
         score(Discriminator(SMALL), torch.ones(1, *size))
+
+
+def test_pictures_of_such_a_size_are_refused_and_so_are_none(tmp_path: Path) -> None:
+    discriminator, depth = Discriminator(BESIDE), torch.ones(1, H, W)
+    with pytest.raises(TrainingError, match=r"pictures of a whole multiple of \(32, 64\), not \(48, 96\)"):
+        score(discriminator, depth, torch.zeros(1, 48, 96, 3, dtype=torch.uint8))
+    with pytest.raises(TrainingError, match="got no pictures"):
+        score(discriminator, depth)
+    with pytest.raises(TrainingError, match="got no pictures"):
+        train_discriminator(lambda step: replace(pairs(step), pictures=None), BESIDE, CPU, tmp_path)
 
 
 def test_truth_and_prediction_of_two_sizes_are_refused() -> None:
@@ -301,12 +392,24 @@ def test_a_height_that_has_no_patches_is_refused(height: int) -> None:
         DiscriminatorConfig(height=height)
 
 
-def test_a_saved_discriminator_comes_back_with_its_configuration(tmp_path: Path) -> None:
-    saved = Discriminator(SMALL)
+@pytest.mark.parametrize("config", [SMALL, BESIDE], ids=["alone", "beside"])
+def test_a_saved_discriminator_comes_back_with_its_configuration(tmp_path: Path, config: DiscriminatorConfig) -> None:
+    saved = Discriminator(config)
     save_discriminator(saved, tmp_path / "d.safetensors")
     loaded = load_discriminator(tmp_path / "d.safetensors", CPU)
-    assert loaded.config == SMALL
+    assert loaded.config == config
     assert same(loaded, saved)
+
+
+def test_a_file_from_before_there_were_pictures_is_of_one_that_sees_depth_alone(tmp_path: Path) -> None:
+    path = tmp_path / "d.safetensors"
+    older = SMALL.to_json().replace('"picture":"none",', "")
+    assert older != SMALL.to_json()
+    module.save_file(Discriminator(SMALL).state_dict(), path, metadata={"dap.discriminator": older})
+    assert load_discriminator(path, CPU).config == SMALL
+    module.save_file(Discriminator(BESIDE).state_dict(), path, metadata={"dap.discriminator": older})
+    with pytest.raises(ModelFileInvalid, match="size mismatch"):
+        load_discriminator(path, CPU)
 
 
 def test_what_is_no_discriminator_is_not_loaded(tmp_path: Path) -> None:

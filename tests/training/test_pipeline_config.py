@@ -35,6 +35,11 @@ def test_the_paper_preset_has_the_numbers_that_are_published() -> None:
     assert sum(data.weight for data in paper.unlabelled) == 1_900_000
 
 
+def test_the_discriminator_of_the_paper_sees_depth_alone_and_that_of_the_others_its_picture_too() -> None:
+    seen = {name: preset.discriminator.picture for name, preset in PIPELINES.items()}
+    assert seen == dict.fromkeys(PIPELINES, "grey") | {"paper": "none"}
+
+
 @pytest.mark.parametrize("name", PIPELINES)
 def test_every_parameter_has_a_group_where_there_are_groups(name: str) -> None:
     preset = PIPELINES[name]
