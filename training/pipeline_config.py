@@ -244,12 +244,18 @@ def _dap_s() -> PipelineConfig:
         # rows, whatever learns from them goes on to 256.
         stage_2=replace(
             stage,
-            phases=(Phase(height=128, steps=300, batch=8), Phase(height=256, steps=250, batch=4)),
-            optimizer=further,
+            phases=(Phase(height=128, steps=200, batch=8), Phase(height=256, steps=150, batch=4)),
+            optimizer=replace(further, cooldown_steps=100),
+            report=replace(stage.report, evaluate=350),
         ),
-        stage_3=replace(stage, phases=(Phase(height=256, steps=700, batch=4),), optimizer=further),
+        stage_3=replace(
+            stage,
+            phases=(Phase(height=256, steps=500, batch=4),),
+            optimizer=further,
+            report=replace(stage.report, evaluate=250),
+        ),
         stage_3_from="stage-2",
-        discriminator=DiscriminatorConfig(height=128, channels=(32, 64, 128, 128), steps=400),
+        discriminator=DiscriminatorConfig(height=128, channels=(32, 64, 128, 128), steps=200, checkpoint=100),
         discriminator_batch=8,
         selected=Selected(indoor=320, outdoor=100),
         pseudo_share_2=0.3,
