@@ -58,9 +58,9 @@ class DepthPairs:
     pictures: Tensor | None = None
 
     def to(self, device: torch.device) -> "DepthPairs":
+        true, predicted = (depth.to(device, non_blocking=True) for depth in (self.true, self.predicted))
         pictures = None if self.pictures is None else self.pictures.to(device, non_blocking=True)
-        depths = (depth.to(device, non_blocking=True) for depth in (self.true, self.predicted))
-        return DepthPairs(*depths, pictures)
+        return DepthPairs(true, predicted, pictures)
 
 
 class Discriminator(nn.Module):

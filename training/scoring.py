@@ -159,8 +159,10 @@ class DiscriminatorModel:
 
         # Rows that come through Ray may not be written to, which torch warns of.
         seen = [torch.from_numpy(row.pop(name).copy()) for name in ("depth", "pictures") if name in row]
-        batches = zip(*(tensor.split(_BATCH) for tensor in seen), strict=True)
-        scores = [score(self._discriminator, *(part.to(self._device) for part in batch)).cpu() for batch in batches]
+        scores = []
+        for first in range(0, len(seen[0]), _BATCH):
+            batch = (tensor[first : first + _BATCH].to(self._device) for tensor in seen)
+            scores.append(score(self._discriminator, *batch).cpu())
         return {**row, "scores": torch.cat(scores).numpy()}
 
 
