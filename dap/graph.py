@@ -10,7 +10,7 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from dap.errors import ModelFileInvalid
 
@@ -30,6 +30,9 @@ _TENSOR_NAME, _TENSOR_EXTERNAL_DATA = 8, 13
 _VALUE_NAME = 1
 _DEEPEST = 32  # messages within messages; ours have four
 
+GraphPrecision = Literal["fp32", "bf16", "fp16", "int8", "fp8"]
+GRAPH_PRECISIONS: tuple[GraphPrecision, ...] = get_args(GraphPrecision)
+
 
 @dataclass(frozen=True)
 class GraphMetadata:
@@ -43,6 +46,7 @@ class GraphMetadata:
         weights_sha256: hash of the checkpoint that the graph was exported from.
         spherical: longitude is a circle to the network: it has no seam, and turning the panorama by whole patches turns
             its answer. False of a file from before this was written down.
+        precision: in which most of it runs; `fp32` of a file from before there were others.
     """
 
     name: str
@@ -51,6 +55,7 @@ class GraphMetadata:
     licence: str
     weights_sha256: str
     spherical: bool = False
+    precision: GraphPrecision = "fp32"
 
     def entries(self) -> dict[str, str]:
         """The same as `metadata_props` holds it: text under text."""
@@ -61,6 +66,7 @@ class GraphMetadata:
             "dap.licence": self.licence,
             "dap.weights_sha256": self.weights_sha256,
             "dap.spherical": json.dumps(self.spherical),
+            "dap.precision": self.precision,
         }
 
     @classmethod
@@ -83,6 +89,7 @@ class GraphMetadata:
             licence=entries["dap.licence"],
             weights_sha256=entries["dap.weights_sha256"],
             spherical=_flag("dap.spherical", entries.get("dap.spherical", "false")),
+            precision=_precision(entries.get("dap.precision", "fp32")),
         )
 
 
@@ -258,6 +265,12 @@ def _flag(key: str, text: str) -> bool:
     if text not in ("true", "false"):
         raise ModelFileInvalid(f"{key} is {text!r}: expected true or false.")
     return text == "true"
+
+
+def _precision(text: str) -> GraphPrecision:
+    if text not in GRAPH_PRECISIONS:
+        raise ModelFileInvalid(f"dap.precision is {text!r}: expected one of {', '.join(GRAPH_PRECISIONS)}.")
+    return text
 
 
 def _json_list(text: str) -> list[object]:

@@ -7,27 +7,25 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from dap.engines import create_engine
 from dap.engines.cores import available_cores
 from dap.errors import InvalidParameter
-from dap.graph import GraphMetadata
+from dap.graph import GRAPH_PRECISIONS, GraphMetadata, GraphPrecision, read_graph_metadata
 from dap.model.checkpoints import load_network
 from dap.models import Model, find_model, model_file
-from dap.options import PixelSize, json_option, option, threads_option
-from dap.panorama import decode
+from dap.options import PixelSize, device_option, json_option, option, threads_option
 from model_export.onnx import export_onnx
-from model_export.verify import LIMITS, Agreement
-from model_export.verify import verify as compare
+from model_export.samples import read_panoramas
+from model_export.verify import LIMITS, Agreement, Reference, compare_and_close, compare_on_cpu, default_panoramas
 
 panorama_option = option(
     "--panorama",
     "files",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
     multiple=True,
-    help="Panorama to compare on, once for each; by default some that are drawn.",
+    help="Panorama to compare on, or folder of them, once for each; by default some that are drawn, or the demo's.",
 )
 
 
@@ -35,6 +33,21 @@ panorama_option = option(
 @option("--model", required=True, envvar="DAP_MODEL", help="A name that `dap models` lists, or a checkpoint's file.")
 @option("--to", "target", type=click.Choice(["onnx"]), default="onnx", help="What to export to.")
 @option("--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write.")
+@option(
+    "--precision",
+    type=click.Choice(GRAPH_PRECISIONS),
+    default="fp32",
+    help="In which most of the graph runs; what needs float32 stays float32. ONNX Runtime's CPU provider runs fp32, "
+    "int8, and fp16 by way of float32; TensorRT bf16, too. fp8 is refused until a GPU has verified it.",
+)
+@option(
+    "--calibrate",
+    "calibration",
+    type=click.Path(exists=True, path_type=Path),
+    multiple=True,
+    help="Of int8: panorama, or folder of them, to measure the ranges of values on, once for each; best a hundred like "
+    "those it is for (`dap render` draws some). By default a rendered scene in many lights, which is little.",
+)
 @option("--size", type=PixelSize(), help="WxH of the input, multiples of 16; by default the model's own.")
 @option("--name", help="Name of the model in the file; by default the model's own.")
 @option("--licence", help="Licence of the weights, as the file will say it; by default what is known of the model.")
@@ -45,6 +58,8 @@ def export(
     model: str,
     target: str,  # noqa: ARG001 - the one choice there is
     output: Path,
+    precision: GraphPrecision,
+    calibration: tuple[Path, ...],
     size: tuple[int, int] | None,
     name: str | None,
     licence: str | None,
@@ -66,25 +81,65 @@ def export(
         licence=licence or source.licence,
         weights_sha256=_sha256(path),
         spherical=network.config.spherical,
+        precision=precision,
     )
-    agreement = export_onnx(network, metadata, output, _panoramas(files, metadata.input_size))
-    _report(output, agreement, as_json)
+    panoramas, pictures = (read_panoramas(paths, metadata.input_size) for paths in (files, calibration))
+    agreement = export_onnx(network, metadata, output, panoramas, pictures)
+    _report([(output, agreement)], as_json)
 
 
 @click.command()
-@click.argument("exported", metavar="MODEL.onnx", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "exported", metavar="MODEL.onnx...", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
 @option("--against", required=True, metavar="CHECKPOINT", help="The network: a name or a checkpoint's file.")
+@option(
+    "--engine",
+    "engines",
+    type=click.Choice(["onnx", "tensorrt", "torch"]),
+    multiple=True,
+    default=["onnx"],
+    help="What runs the files, once for each: onnx, on the CPU, or tensorrt. torch runs the checkpoint itself in bf16.",
+)
+@device_option
 @panorama_option
 @threads_option
 @json_option
-def verify(exported: Path, against: str, files: tuple[Path, ...], threads: int | None, as_json: bool) -> None:
-    """Compare an exported model with the network, and end with an error if the two disagree."""
+def verify(
+    exported: tuple[Path, ...],
+    against: str,
+    engines: tuple[str, ...],
+    device: str,
+    files: tuple[Path, ...],
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Compare exported models with the network, and end with an error if one of them disagrees with it."""
     torch.set_num_threads(threads or available_cores())
-    _, path = _checkpoint(against)
-    size = find_model(exported).input_size
-    agreement = compare(exported, load_network(path), _panoramas(files, size))
-    _report(exported, agreement, as_json)
-    agreement.require()
+    source, path = _checkpoint(against)
+    network = load_network(path)
+    found: list[tuple[Path, Agreement]] = []
+    for file in exported:
+        metadata = read_graph_metadata(file)
+        panoramas = read_panoramas(files, metadata.input_size)
+        reference = Reference.of(
+            network, panoramas or default_panoramas(metadata.precision, metadata.input_size), metadata.input_size
+        )
+        if "onnx" in engines:
+            found.append((file, compare_on_cpu(file, reference)))
+        if "tensorrt" in engines:
+            engine = create_engine(find_model(file), "tensorrt", device=device)
+            found.append((file, compare_and_close(engine, reference, metadata.precision)))
+    if "torch" in engines:
+        panoramas = read_panoramas(files, source.input_size) or default_panoramas("bf16", source.input_size)
+        reference = Reference.of(network, panoramas, source.input_size)
+        engine = create_engine(source, "torch", device=device, threads=threads, precision="bf16")
+        found.append((path, compare_and_close(engine, reference, "bf16")))
+    if not found:
+        raise InvalidParameter("Nothing to compare: expected exported files, or --engine torch.")
+    _report(found, as_json)
+    for _, agreement in found:
+        agreement.require()
 
 
 def _checkpoint(name_or_path: str) -> tuple[Model, Path]:
@@ -94,24 +149,31 @@ def _checkpoint(name_or_path: str) -> tuple[Model, Path]:
     return model, model_file(model)
 
 
-def _panoramas(files: tuple[Path, ...], size: tuple[int, int]) -> Sequence[npt.NDArray[np.uint8]] | None:
-    return [decode(file.read_bytes(), size=size).pixels for file in files] or None
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _report(path: Path, agreement: Agreement, as_json: bool) -> None:
-    numbers = asdict(agreement)
+def _report(found: Sequence[tuple[Path, Agreement]], as_json: bool) -> None:
     if as_json:
-        click.echo(
-            json.dumps({"file": str(path), "bytes": path.stat().st_size, "agreement": numbers, "limits": LIMITS})
-        )
+        entries = [
+            {
+                "file": str(path),
+                "bytes": path.stat().st_size,
+                "agreement": asdict(agreement),
+                "limits": LIMITS[agreement.precision],
+            }
+            for path, agreement in found
+        ]
+        click.echo(json.dumps({"agreements": entries}))
         return
-    click.echo(f"{path}, {path.stat().st_size / 1e6:.1f} MB, against the network on {agreement.panoramas} panoramas:")
-    for name, value in numbers.items():
-        if name != "panoramas":
-            limit = f"  (limit {LIMITS[name]:g})" if name in LIMITS else ""
-            click.echo(f"  {name:18} {value:.3g}{limit}")
+    for path, agreement in found:
+        click.echo(
+            f"{path}, {path.stat().st_size / 1e6:.1f} MB, {agreement.precision} by {agreement.engine}, "
+            f"against the network on {agreement.panoramas} panoramas:"
+        )
+        limits = LIMITS[agreement.precision]
+        for name, value in asdict(agreement).items():
+            if isinstance(value, float):
+                limit = f"  (limit {limits[name]:g})" if name in limits else ""
+                click.echo(f"  {name:18} {value:.3g}{limit}")

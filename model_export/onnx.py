@@ -8,8 +8,8 @@ batch is open. What the graph is stands in its metadata (`dap.graph.GraphMetadat
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,17 @@ import torch
 from dap.errors import ExportError, InvalidParameter
 from dap.graph import GraphMetadata
 from dap.model.dap import DapNetwork, PixelNetwork
-from model_export.verify import Agreement, verify
+from dap.panorama import resize_pixels
+from model_export import precision, quantize
+from model_export.precision import lowered
+from model_export.quantize import Quantizer
+from model_export.samples import scene_panoramas
+from model_export.verify import Agreement, Reference, compare_on_cpu, default_panoramas
 
 # ONNX Runtime 1.18 and later read this opset and the format (IR 10) that goes with it.
 _OPSET = 20
 _LARGEST_BATCH = 1024
+_CALIBRATION_SCENES, _CALIBRATION_SEED = 16, 0
 
 
 def export_onnx(
@@ -32,31 +38,66 @@ def export_onnx(
     metadata: GraphMetadata,
     path: Path,
     panoramas: Sequence[npt.NDArray[np.uint8]] | None = None,
+    calibration: Sequence[npt.NDArray[np.uint8]] | None = None,
 ) -> Agreement:
     """Write `network` to `path`, unless what would be written disagrees with it.
 
+    In less than float32 some layers stay float32: as few as keep the limit of the precision.
+
     Args:
         network: in evaluation mode.
-        metadata: what the file will say of itself; its input size becomes the graph's.
+        metadata: what the file will say of itself; its input size and precision become the graph's.
         path: the file, whole in itself; replaced at once, and only by an export that agrees.
         panoramas: what the agreement is tried on, see `model_export.verify.verify`.
+        calibration: of `int8`: panoramas, uint8 (H, W, 3) of any size, on which the ranges of values are measured; by
+            default those of `model_export.samples.scene_panoramas`.
 
     Returns:
         How well the two agree.
 
     Raises:
-        ExportError, InvalidParameter: see `to_graph`.
+        ExportError, InvalidParameter: see `to_graph`; or the precision is one that cannot be had.
         VerificationFailed: the exported graph says something else than the network; nothing is written.
     """
+    if metadata.precision == "fp8":
+        raise ExportError(
+            "fp8 runs on GPUs of compute capability 8.9 and later alone (Ada, Hopper), in TensorRT: an export in fp8 "
+            "cannot be verified here, and what is not verified is not written. Expected fp32, bf16, fp16 or int8."
+        )
     graph = to_graph(PixelNetwork(network), metadata)
+    panoramas = panoramas or default_panoramas(metadata.precision, metadata.input_size)
+    reference = Reference.of(network, panoramas, metadata.input_size)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+    with (
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder,
+        closing(_candidates(graph, metadata, calibration)) as candidates,
+    ):
         draft = Path(folder) / path.name
-        draft.write_bytes(graph.SerializeToString(deterministic=True))
-        agreement = verify(draft, network, panoramas)
+        for candidate in candidates:
+            onnx.helper.set_model_props(candidate, metadata.entries())
+            draft.write_bytes(candidate.SerializeToString(deterministic=True))
+            agreement = compare_on_cpu(draft, reference)
+            if not agreement.broken:
+                break
         agreement.require()
         draft.replace(path)
     return agreement
+
+
+def _candidates(
+    graph: onnx.ModelProto, metadata: GraphMetadata, calibration: Sequence[npt.NDArray[np.uint8]] | None
+) -> Generator[onnx.ModelProto, None, None]:
+    """The graph in its precision, with ever more of it in float32."""
+    if metadata.precision == "fp32":
+        yield graph
+    elif metadata.precision == "int8":
+        pictures = calibration or scene_panoramas(metadata.input_size, _CALIBRATION_SCENES, _CALIBRATION_SEED)
+        with Quantizer(graph, [resize_pixels(picture, metadata.input_size) for picture in pictures]) as quantizer:
+            for layers in quantize.FLOAT32_LAYERS:
+                yield quantizer.quantized(layers)
+    else:
+        for layers in precision.FLOAT32_LAYERS:
+            yield lowered(graph, metadata.precision, layers)
 
 
 def to_graph(network: PixelNetwork, metadata: GraphMetadata) -> onnx.ModelProto:

@@ -22,8 +22,9 @@ def test_metadata_come_back_as_they_were_written(tmp_path: Path) -> None:
 def test_a_file_from_before_seams_were_written_down_may_have_one() -> None:
     entries = dataclasses.replace(METADATA, spherical=True).entries()
     assert GraphMetadata.from_entries(entries).spherical
-    del entries["dap.spherical"]
+    del entries["dap.spherical"], entries["dap.precision"]
     assert not GraphMetadata.from_entries(entries).spherical
+    assert GraphMetadata.from_entries(entries).precision == "fp32"
 
 
 def test_text_of_any_language_survives(tmp_path: Path) -> None:
@@ -45,6 +46,7 @@ def test_text_of_any_language_survives(tmp_path: Path) -> None:
         ("dap.input_size", "[0, 0]", "in pixels"),
         ("dap.input_size", "{}", "in pixels"),
         ("dap.spherical", "yes", "true or false"),
+        ("dap.precision", "fp64", "fp32, bf16, fp16, int8, fp8"),
     ],
 )
 def test_metadata_that_make_no_sense_are_refused(key: str, value: str, complaint: str) -> None:

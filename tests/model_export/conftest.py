@@ -22,7 +22,9 @@ def one_thread() -> None:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A spherical hybrid network in which no weight is what it was initialised to, so that all of it shows."""
     generator = torch.Generator().manual_seed(360)
-    network = DapNetwork(NetworkConfig(encoder="hybrid-xs"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = DapNetwork(NetworkConfig(encoder="hybrid-xs"))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)

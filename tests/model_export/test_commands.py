@@ -13,8 +13,10 @@ from dap.graph import GraphMetadata, read_graph_metadata
 from dap.model.checkpoints import load_network, save_network
 from model_export import commands
 from model_export.commands import export, verify
-from model_export.verify import Agreement, sample_panoramas
+from model_export.samples import sample_panoramas
+from model_export.verify import LIMITS, Agreement
 from tests.dap.graphs import red_graph, save
+from tests.model_export.test_verify import PERFECT
 
 
 def run(command: click.Command, *arguments: object) -> Result:
@@ -24,15 +26,16 @@ def run(command: click.Command, *arguments: object) -> Result:
 def test_verify_prints_the_numbers_beside_their_limits(checkpoint: Path, exported: Path) -> None:
     result = run(verify, exported, "--against", checkpoint)
     assert result.exit_code == 0
-    assert "on 6 panoramas" in result.stdout
+    assert "fp32 by onnx, against the network on 6 panoramas" in result.stdout
     assert "absrel" in result.stdout
     assert "(limit 1e-05)" in result.stdout
+    assert "network_seam_error" in result.stdout
 
 
 def test_verify_takes_panoramas_of_ones_own_and_speaks_json(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
     Image.fromarray(sample_panoramas((64, 128))[3]).save(tmp_path / "pano.png")
     result = run(verify, exported, "--against", checkpoint, "--panorama", tmp_path / "pano.png", "--json")
-    found = json.loads(result.stdout)
+    (found,) = json.loads(result.stdout)["agreements"]
     assert found["agreement"]["panoramas"] == 1
     assert found["bytes"] == exported.stat().st_size
     assert found["limits"]["absrel"] == 1e-5
@@ -43,6 +46,28 @@ def test_verify_ends_with_an_error_where_the_two_disagree(checkpoint: Path, expo
     result = run(verify, save(red_graph(metadata), tmp_path / "red.onnx"), "--against", checkpoint)
     assert isinstance(result.exception, VerificationFailed)
     assert "mask_iou" in result.stdout
+
+
+def test_verify_takes_several_files_and_the_checkpoint_in_half_precision(
+    checkpoint: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for precision in ("fp16", "bf16"):
+        monkeypatch.setitem(LIMITS, precision, {"absrel": 0.1})  # weights at random keep no limit but by chance
+    half = tmp_path / "half.onnx"
+    assert run(export, "--model", checkpoint, "--output", half, "--precision", "fp16").exit_code == 0
+    result = run(verify, exported, half, "--against", checkpoint, "--engine", "onnx", "--engine", "torch", "--json")
+    assert result.exit_code == 0, result.output
+    found = [entry["agreement"] for entry in json.loads(result.stdout)["agreements"]]
+    assert [(one["engine"], one["precision"]) for one in found] == [
+        ("onnx", "fp32"),
+        ("onnx", "fp16"),
+        ("torch", "bf16"),
+    ]
+    assert found[0]["absrel"] < 1e-5 < found[1]["absrel"] < found[2]["absrel"]
+
+
+def test_verify_of_nothing_is_a_mistake(checkpoint: Path) -> None:
+    assert isinstance(run(verify, "--against", checkpoint).exception, InvalidParameter)
 
 
 def test_an_exported_file_is_no_checkpoint(exported: Path, tmp_path: Path) -> None:
@@ -59,10 +84,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[GraphMetadata]:
     """What `export` asks of the exporter, which here only leaves an empty file."""
     calls: list[GraphMetadata] = []
 
-    def export_onnx(network: object, metadata: GraphMetadata, path: Path, panoramas: object) -> Agreement:
+    def export_onnx(network: object, metadata: GraphMetadata, path: Path, *panoramas: object) -> Agreement:
         calls.append(metadata)
         path.touch()
-        return Agreement(6, 0.0, 0.0, 0.0, 0.0, 1.0)
+        return PERFECT
 
     monkeypatch.setattr(commands, "export_onnx", export_onnx)
     return calls

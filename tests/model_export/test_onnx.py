@@ -12,12 +12,15 @@ import torch
 
 from dap.engines import create_engine
 from dap.errors import ExportError, InvalidParameter, VerificationFailed
-from dap.graph import GraphMetadata, read_graph_metadata
+from dap.graph import GraphMetadata, GraphPrecision, read_graph_metadata
 from dap.model.checkpoints import load_network, network_from_state
 from dap.model.dap import PixelNetwork
 from dap.models import find_model
 from model_export import onnx as exporter
+from model_export import precision as precision_module
 from model_export.onnx import export_onnx, to_graph
+from model_export.samples import scene_panoramas
+from model_export.verify import LIMITS
 from tests.dap.graphs import red_graph
 from tests.dap.model.conformance import official_state, vector
 
@@ -128,6 +131,47 @@ def test_metadata_of_another_network_are_refused(checkpoint: Path, metadata: Gra
 def test_a_size_that_the_network_cannot_take_is_a_wrong_parameter(checkpoint: Path, metadata: GraphMetadata) -> None:
     with pytest.raises(InvalidParameter, match="multiples of 16; the image is 50x100"):
         to_graph(PixelNetwork(load_network(checkpoint)), dataclasses.replace(metadata, input_size=(50, 100)))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "int8"])
+def test_an_export_in_less_than_float32_says_so(
+    checkpoint: Path,
+    metadata: GraphMetadata,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: GraphPrecision,
+) -> None:
+    monkeypatch.setitem(LIMITS, precision, {"absrel": 0.1})  # weights at random keep no limit but by chance
+    path = tmp_path / "low.onnx"
+    pictures = scene_panoramas((64, 128), 2, seed=2)
+    agreement = export_onnx(
+        load_network(checkpoint), dataclasses.replace(metadata, precision=precision), path, pictures, pictures
+    )
+    agreement.require()
+    assert agreement.precision == precision
+    assert (agreement.engine == "onnx, emulated") == (precision == "bf16")
+    assert agreement.absrel > 1e-5
+    assert read_graph_metadata(path) == dataclasses.replace(metadata, precision=precision)
+    assert str(tmp_path).encode() not in path.read_bytes()
+
+
+def test_more_stays_float32_where_the_least_does_not_keep_the_limit(
+    checkpoint: Path, metadata: GraphMetadata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision_module, "FLOAT32_LAYERS", ((), ("",)))
+    monkeypatch.setitem(LIMITS, "bf16", {"absrel": 1e-3})
+    half = dataclasses.replace(metadata, precision="bf16")
+    assert export_onnx(load_network(checkpoint), half, tmp_path / "low.onnx").absrel < 1e-3
+    monkeypatch.setattr(precision_module, "FLOAT32_LAYERS", ((),))
+    with pytest.raises(VerificationFailed, match=r"The bf16 model disagrees .* absrel is .*, the limit is 0.001"):
+        export_onnx(load_network(checkpoint), half, tmp_path / "none.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["low.onnx"]
+
+
+def test_fp8_is_refused_where_it_cannot_be_verified(checkpoint: Path, metadata: GraphMetadata, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"compute capability 8\.9 .* Expected fp32, bf16, fp16 or int8"):
+        export_onnx(load_network(checkpoint), dataclasses.replace(metadata, precision="fp8"), tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
