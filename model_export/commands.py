@@ -18,6 +18,7 @@ from dap.models import Model, find_model, model_file
 from dap.options import PixelSize, device_option, json_option, option, threads_option
 from model_export.onnx import export_onnx
 from model_export.samples import read_panoramas
+from model_export.tensorrt import export_tensorrt
 from model_export.verify import LIMITS, Agreement, Reference, compare_and_close, compare_on_cpu, default_panoramas
 
 panorama_option = option(
@@ -31,7 +32,14 @@ panorama_option = option(
 
 @click.command()
 @option("--model", required=True, envvar="DAP_MODEL", help="A name that `dap models` lists, or a checkpoint's file.")
-@option("--to", "target", type=click.Choice(["onnx"]), default="onnx", help="What to export to.")
+@option(
+    "--to",
+    "target",
+    type=click.Choice(["onnx", "tensorrt"]),
+    default="onnx",
+    help="What to export to; tensorrt: a file as for onnx, and its plan for the GPU of this machine, which is kept "
+    "where `--engine tensorrt` finds it.",
+)
 @option("--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write.")
 @option(
     "--precision",
@@ -51,18 +59,28 @@ panorama_option = option(
 @option("--size", type=PixelSize(), help="WxH of the input, multiples of 16; by default the model's own.")
 @option("--name", help="Name of the model in the file; by default the model's own.")
 @option("--licence", help="Licence of the weights, as the file will say it; by default what is known of the model.")
+@option(
+    "--max-batch-size",
+    type=click.IntRange(min=1, max=256),
+    default=4,
+    envvar="DAP_MAX_BATCH_SIZE",
+    help="Of tensorrt: panoramas that will run together at most, as `dap serve` is told.",
+)
+@device_option
 @panorama_option
 @threads_option
 @json_option
 def export(
     model: str,
-    target: str,  # noqa: ARG001 - the one choice there is
+    target: str,
     output: Path,
     precision: GraphPrecision,
     calibration: tuple[Path, ...],
     size: tuple[int, int] | None,
     name: str | None,
     licence: str | None,
+    max_batch_size: int,
+    device: str,
     files: tuple[Path, ...],
     threads: int | None,
     as_json: bool,
@@ -84,8 +102,12 @@ def export(
         precision=precision,
     )
     panoramas, pictures = (read_panoramas(paths, metadata.input_size) for paths in (files, calibration))
-    agreement = export_onnx(network, metadata, output, panoramas, pictures)
-    _report([(output, agreement)], as_json)
+    found = [(output, export_onnx(network, metadata, output, panoramas, pictures))]
+    if target == "tensorrt":
+        size = metadata.input_size
+        reference = Reference.of(network, panoramas or default_panoramas(precision, size), size)
+        found.append((output, export_tensorrt(output, reference, device=device, max_batch_size=max_batch_size)))
+    _report(found, as_json)
 
 
 @click.command()

@@ -1,0 +1,39 @@
+"""The TensorRT plan of an exported file, for the GPU of this machine, kept only if it says what the network says."""
+
+from pathlib import Path
+
+from dap.engines.tensorrt import TensorrtEngine
+from dap.graph import read_graph_metadata
+from dap.models import find_model
+from model_export.verify import Agreement, Reference
+
+
+def export_tensorrt(path: Path, reference: Reference, *, device: str = "auto", max_batch_size: int = 4) -> Agreement:
+    """Build the plan of the ONNX file at `path`, unless one that fits is kept already, and compare it with the network.
+
+    It is kept where the engine `tensorrt` looks for it (`dap.engines.plans`), unless it disagrees.
+
+    Args:
+        path: as `model_export.onnx.export_onnx` writes it.
+        reference: what the network says of some panoramas.
+        device: `auto`, `cuda` or `cuda:N`.
+        max_batch_size: panoramas that will run together at most.
+
+    Returns:
+        How well the two agree.
+
+    Raises:
+        EngineUnavailable: TensorRT or a GPU is not here, or the folder of plans is not to be trusted.
+        EngineError: the build or a run failed.
+        ModelFileInvalid: TensorRT cannot read the file.
+        VerificationFailed: the plan says something else than the network; it is kept no longer.
+    """
+    engine = TensorrtEngine(path, find_model(path), device=device, max_batch_size=max_batch_size)
+    try:
+        agreement = reference.compare(engine, read_graph_metadata(path).precision)
+        if agreement.broken:
+            engine.discard_plan()
+    finally:
+        engine.close()
+    agreement.require()
+    return agreement

@@ -1,0 +1,145 @@
+"""Plans of exported files: held against the network, and made of nothing that TensorRT cannot read."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import helper, numpy_helper
+
+from dap.engines.tensorrt_builder import cast_pixels
+from dap.errors import EngineUnavailable, VerificationFailed
+from dap.model.checkpoints import load_network
+from dap.models import find_model
+from model_export import commands
+from model_export.commands import export, verify
+from model_export.samples import sample_panoramas
+from model_export.tensorrt import export_tensorrt
+from model_export.verify import Reference
+from tests.dap.engines.tensorrt_doubles import FakeTensorrt, install
+from tests.gpu import require_gpu
+from tests.model_export.test_verify import PERFECT
+
+# Of the operators that TensorRT 10.15 supports (onnx-tensorrt, docs/operators.md), those that exports use. One that is
+# not among them is to be looked up there, with its restrictions.
+SUPPORTED = {
+    *("Add", "Cast", "Concat", "Conv", "ConvTranspose", "Cos", "DequantizeLinear", "Div", "Exp", "Expand", "Gather"),
+    *("Gelu", "InstanceNormalization", "LayerNormalization", "MatMul", "Mul", "Neg", "QuantizeLinear", "Relu"),
+    *("Reshape", "Resize", "Shape", "Sigmoid", "Sin", "Slice", "Softmax", "Split", "Squeeze", "Sub", "Transpose"),
+    "Unsqueeze",
+}
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTensorrt:
+    monkeypatch.setenv("DAP_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("dap.engines.cuda._KERNEL_MODULE", tmp_path / "nowhere")
+    return install(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def reference(checkpoint: Path) -> Reference:
+    return Reference.of(load_network(checkpoint), sample_panoramas((64, 128))[2:5], (64, 128))
+
+
+def test_a_plan_that_agrees_with_the_network_is_kept(trt: FakeTensorrt, exported: Path, reference: Reference) -> None:
+    """The double runs in ONNX Runtime what the builder gave to TensorRT, so this holds of the graph with its cast."""
+    agreement = export_tensorrt(exported, reference, max_batch_size=2)
+    assert (agreement.engine, agreement.panoramas) == ("tensorrt", 3)
+    assert agreement.absrel < 1e-5
+    export_tensorrt(exported, reference, max_batch_size=2)
+    assert len(trt.builds) == 1
+    assert trt.cuda.memory == {}
+
+
+def test_a_plan_that_does_not_is_not(trt: FakeTensorrt, exported: Path, reference: Reference) -> None:
+    wrong = Reference(reference.pixels, 1.1 * reference.depth, reference.in_range, reference.far_m)
+    with pytest.raises(VerificationFailed, match="absrel"):
+        export_tensorrt(exported, wrong)
+    assert trt.cuda.memory == {}
+    export_tensorrt(exported, reference)
+    assert len(trt.builds) == 2
+
+
+@pytest.fixture
+def no_export(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
+    """Have `dap export` write the file that is exported already: an export takes seconds."""
+
+    def export_onnx(network: object, metadata: object, path: Path, *panoramas: object) -> object:
+        shutil.copy(exported, path)
+        return PERFECT
+
+    monkeypatch.setattr(commands, "export_onnx", export_onnx)
+
+
+def test_dap_export_builds_what_dap_verify_and_the_engine_then_find(
+    trt: FakeTensorrt, no_export: None, checkpoint: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.onnx"
+    arguments = ["--model", checkpoint, "--to", "tensorrt", "--output", path, "--device", "cuda:1", "--json"]
+    result = CliRunner().invoke(export, [*map(str, arguments), "--threads", "1"], catch_exceptions=False)
+    assert [entry["agreement"]["engine"] for entry in json.loads(result.stdout)["agreements"]] == ["onnx", "tensorrt"]
+    assert trt.cuda.current == 1
+    arguments = [path, "--against", checkpoint, "--engine", "tensorrt", "--json"]
+    result = CliRunner().invoke(verify, [*map(str, arguments), "--threads", "1"], catch_exceptions=False)
+    (found,) = json.loads(result.stdout)["agreements"]
+    assert found["agreement"]["engine"] == "tensorrt"
+    assert found["agreement"]["absrel"] < found["limits"]["absrel"]
+    assert len(trt.builds) == 1
+
+
+def test_dap_export_builds_for_the_batches_it_is_told(
+    trt: FakeTensorrt, no_export: None, checkpoint: Path, tmp_path: Path
+) -> None:
+    arguments = [
+        "--model",
+        checkpoint,
+        "--to",
+        "tensorrt",
+        "--output",
+        tmp_path / "tiny.onnx",
+        "--max-batch-size",
+        "16",
+    ]
+    CliRunner().invoke(export, [*map(str, arguments), "--threads", "1"], catch_exceptions=False)
+    assert [profile[-1][0] for profile in trt.builds[0].profiles] == [1, 4, 16]
+
+
+def test_dap_export_to_onnx_asks_for_no_gpu(
+    trt: FakeTensorrt, no_export: None, checkpoint: Path, tmp_path: Path
+) -> None:
+    trt.cuda.gpus = 0
+    arguments = [*map(str, ["--model", checkpoint, "--output", tmp_path / "tiny.onnx", "--threads", "1"])]
+    assert CliRunner().invoke(export, arguments).exit_code == 0
+    result = CliRunner().invoke(export, [*arguments, "--to", "tensorrt"])
+    assert isinstance(result.exception, EngineUnavailable)
+
+
+@pytest.mark.parametrize("name", ["tiny", "dap-s"])
+def test_exports_have_nothing_in_them_that_tensorrt_cannot_read(exported: Path, name: str) -> None:
+    path = exported if name == "tiny" else find_model(name).path
+    graph = onnx.load_model_from_string(cast_pixels(path.read_bytes())).graph
+    assert {node.op_type for node in graph.node} - SUPPORTED == set()
+    assert [node.op_type for node in graph.node if "panorama" in node.input] == ["Cast"]
+    for node in graph.node:
+        attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+        if node.op_type == "Resize":
+            assert attributes["mode"] in (b"linear", b"nearest")
+            assert attributes["coordinate_transformation_mode"] in (b"half_pixel", b"align_corners", b"asymmetric")
+            assert attributes.get("antialias", 0) == 0
+            assert attributes.get("keep_aspect_ratio_policy", b"stretch") == b"stretch"
+    zeros = {node.input[2] for node in graph.node if node.op_type.endswith("quantizeLinear") and len(node.input) > 2}
+    assert not any(np.any(numpy_helper.to_array(one)) for one in graph.initializer if one.name in zeros)
+
+
+@pytest.mark.gpu
+def test_the_plan_of_an_export_agrees_with_the_network_on_a_gpu(
+    exported: Path, reference: Reference, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    require_gpu("tensorrt", "onnx")
+    monkeypatch.setenv("DAP_HOME", str(tmp_path))
+    agreement = export_tensorrt(exported, reference)
+    assert agreement.broken == []
