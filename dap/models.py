@@ -74,7 +74,7 @@ def known_models() -> tuple[Model, ...]:
     return (
         Model(
             name="dap-s",
-            description="small, trained from scratch on rendered scenes; for the CPU",
+            description="small, trained on rendered scenes from ImageNet weights; for the CPU",
             licence="Apache-2.0",
             source="this package",
             input_size=(256, 512),

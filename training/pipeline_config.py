@@ -220,7 +220,7 @@ def _paper() -> PipelineConfig:
 
 
 def _dap_s() -> PipelineConfig:
-    """The bundled model: two to three hours of a CPU core, all rendered; of the second domain it sees pictures only."""
+    """The bundled model: an hour and a half of two CPU cores, all rendered; of one domain it sees pictures only."""
     stage = TrainingConfig(
         network=NetworkConfig("efficientnet-lite0"),
         phases=(Phase(height=128, steps=900, batch=8),),
@@ -250,16 +250,16 @@ def _dap_s() -> PipelineConfig:
         ),
         stage_3=replace(
             stage,
-            phases=(Phase(height=256, steps=500, batch=4),),
-            optimizer=further,
-            report=replace(stage.report, evaluate=250),
+            phases=(Phase(height=256, steps=850, batch=4),),
+            optimizer=replace(further, cooldown_steps=300),
+            report=replace(stage.report, evaluate=425),
         ),
         stage_3_from="stage-2",
         discriminator=DiscriminatorConfig(height=128, channels=(32, 64, 128, 128), steps=200, checkpoint=100),
         discriminator_batch=8,
         selected=Selected(indoor=320, outdoor=100),
         pseudo_share_2=0.3,
-        pseudo_share_3=0.35,
+        pseudo_share_3=0.25,
         labelling=LabellingConfig(ray=False),
     )
 
