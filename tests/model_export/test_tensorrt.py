@@ -26,8 +26,18 @@ from tests.model_export.test_verify import PERFECT
 # Of the operators that TensorRT 10.15 supports (onnx-tensorrt, docs/operators.md), those that exports use. One that is
 # not among them is to be looked up there, with its restrictions.
 SUPPORTED = {
-    *("Add", "Cast", "Concat", "Conv", "ConvTranspose", "Cos", "DequantizeLinear", "Div", "Exp", "Expand", "Gather"),
-    *("Gelu", "InstanceNormalization", "LayerNormalization", "MatMul", "Mul", "Neg", "QuantizeLinear", "Relu"),
+    *("Add", "Cast", "Clip", "Concat", "Conv", "ConvTranspose", "Cos", "DequantizeLinear", "Div", "Exp", "Expand"),
+    *(
+        "Gather",
+        "Gelu",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "MatMul",
+        "Mul",
+        "Neg",
+        "QuantizeLinear",
+        "Relu",
+    ),
     *("Reshape", "Resize", "Shape", "Sigmoid", "Sin", "Slice", "Softmax", "Split", "Squeeze", "Sub", "Transpose"),
     "Unsqueeze",
 }
@@ -124,7 +134,10 @@ def test_exports_have_nothing_in_them_that_tensorrt_cannot_read(exported: Path, 
     graph = onnx.load_model_from_string(cast_pixels(path.read_bytes())).graph
     assert {node.op_type for node in graph.node} - SUPPORTED == set()
     assert [node.op_type for node in graph.node if "panorama" in node.input] == ["Cast"]
+    given = {one.name for one in graph.initializer}
     for node in graph.node:
+        if node.op_type == "Clip":
+            assert set(node.input[1:]) <= given, "its bounds are constants"
         attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
         if node.op_type == "Resize":
             assert attributes["mode"] in (b"linear", b"nearest")
