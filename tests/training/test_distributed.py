@@ -40,10 +40,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes did what `two_processes` says."""
     folder = tmp_path_factory.mktemp("two")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    # Neither needs a network, or a machine whose name can be looked up.
+    torchrun += ["--local-addr", "127.0.0.1"]
     run = subprocess.run(
         [*torchrun, "-m", "tests.training.two_processes", str(folder)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,
         text=True,
         timeout=120,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from dap.errors import DatasetError, InvalidParameter
@@ -102,8 +103,11 @@ def test_killed_with_its_workers_and_run_again_it_leaves_the_same_bytes(root: Pa
     program = "from training.datasets.commands import data; data()"
     process = subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
     until(lambda: any(out.glob("*.tar")) or process.poll() is not None)
+    workers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    # They notice a moment later, and may leave something half written until then.
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
     assert not Manifest.read(out).complete
     options = PackOptions(shard_size=1)
     pack(LabelledFolder(root), "all", out, options)
