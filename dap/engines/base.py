@@ -6,12 +6,15 @@ interchangeable and nobody can forget to normalise.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from dap.errors import EngineError, EngineUnavailable
+from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid
+from dap.graph import GraphMetadata, read_graph_metadata
+from dap.models import Model
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,21 @@ def parse_device(device: str) -> tuple[str, int | None]:
     if kind == "cuda" and number.isdecimal():
         return kind, int(number)
     raise EngineUnavailable(f"No device is named {device!r}: expected auto, cpu, cuda or cuda:N.")
+
+
+def read_metadata(path: Path, model: Model) -> GraphMetadata:
+    """What the exported file at `path` says of itself, which must be what the registry says of `model`.
+
+    Raises:
+        ModelFileInvalid: it is no ONNX file of ours, or not the one that the registry describes.
+    """
+    metadata = read_graph_metadata(path)
+    if (metadata.input_size, metadata.thresholds) != (model.input_size, model.thresholds):
+        raise ModelFileInvalid(
+            f"{path.name} is for input {metadata.input_size} and thresholds {metadata.thresholds}: "
+            f"expected those of {model.name}, {model.input_size} and {model.thresholds}."
+        )
+    return metadata
 
 
 def check_panoramas(panoramas: npt.NDArray[np.uint8], input_size: tuple[int, int]) -> None:

@@ -7,14 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from dap.engines.base import Inference, check_finite, check_panoramas
+from dap.engines.base import Inference, check_finite, check_panoramas, read_metadata
 from dap.engines.bindings import Bindings
 from dap.engines.cores import available_cores
 from dap.engines.failures import as_engine_error
 from dap.engines.lanes import Lanes
 from dap.engines.sessions import FAILURES, new_session, open_session
 from dap.errors import EngineError, ModelFileInvalid
-from dap.graph import GraphMetadata, read_graph_metadata
+from dap.graph import GraphMetadata
 from dap.models import Model
 
 
@@ -35,12 +35,7 @@ class OnnxEngine:
             ModelFileInvalid: the file is no ONNX file of ours, or not the one that the registry describes.
             EngineUnavailable: the device asked for cannot be had.
         """
-        metadata = read_graph_metadata(path)
-        if (metadata.input_size, metadata.thresholds) != (model.input_size, model.thresholds):
-            raise ModelFileInvalid(
-                f"{path.name} is for input {metadata.input_size} and thresholds {metadata.thresholds}: "
-                f"expected those of {model.name}, {model.input_size} and {model.thresholds}."
-            )
+        metadata = read_metadata(path, model)
         self.input_size = metadata.input_size
         self.thresholds = metadata.thresholds
         cores = threads or available_cores()

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from dap.engines.base import Inference, check_finite, check_panoramas, no_range, parse_device
+from dap.engines.base import Inference, check_finite, check_panoramas, no_range, parse_device, read_metadata
 from dap.engines.cuda import CudaDevice, CudaError, PinnedBuffer
 from dap.engines.failures import as_engine_error
 from dap.engines.plans import PlanFolder, PlanKey, batch_ranges
 from dap.engines.tensorrt_builder import INPUT, build_plan
 from dap.engines.tensorrt_library import take_complaints, tensorrt_logger, tensorrt_version
 from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid
-from dap.graph import read_graph_metadata
 from dap.models import Model, cache_folder
 
 if TYPE_CHECKING:
@@ -56,12 +55,7 @@ class TensorrtEngine:
             EngineUnavailable: a library or the device is not here, or the folder of plans is not to be trusted.
             EngineError: the build failed.
         """
-        metadata = read_graph_metadata(path)
-        if (metadata.input_size, metadata.thresholds) != (model.input_size, model.thresholds):
-            raise ModelFileInvalid(
-                f"{path.name} is for input {metadata.input_size} and thresholds {metadata.thresholds}: "
-                f"expected those of {model.name}, {model.input_size} and {model.thresholds}."
-            )
+        metadata = read_metadata(path, model)
         self.input_size = metadata.input_size
         self.thresholds = metadata.thresholds
         version = tensorrt_version()
