@@ -9,6 +9,7 @@ import click
 import torch
 
 from dap.errors import InvalidParameter
+from dap.model.flop import Shape
 from dap.options import device_option, json_option, option, threads_option
 from training.config import TrainingConfig
 from training.datasets.shards import ShardReader
@@ -16,7 +17,7 @@ from training.pipeline_commands import torch_device, use_threads
 from training.pipeline_config import PIPELINES, PipelineConfig
 from training.plan import ASSUMED_SIZE, Fit, Means, PackedSize, Plan, fits_of, make_plan, packed_size
 from training.step_timing import StepTiming, time_steps
-from training.step_trace import Shape, StepTrace, trace_step
+from training.step_trace import StepTrace, trace_step
 
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 _TRAININGS = {"stage-1-labeler": "stage_1", "stage-2-labeler": "stage_2", "stage-3-dap": "stage_3"}

@@ -7,7 +7,6 @@ Not in it: what kernels take for themselves, what the allocator loses, how the b
 processes. Autocast chooses precisions as it does on a CPU.
 """
 
-import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,10 +18,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from dap.model.dap import DapNetwork
 from dap.model.dpt import DptHead
+from dap.model.flop import Shape, counting
 from training.config import DiscriminatorConfig, TrainingConfig
 from training.discriminator import Discriminator
 from training.losses import Truth, training_loss
@@ -30,8 +29,6 @@ from training.losses.fidelity import icosahedral_grid
 from training.optimizer import freeze
 from training.sphere import solid_angle_weights
 from training.trainer import recompute_blocks
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -254,45 +251,3 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _free(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.now -= size
-
-
-@contextmanager
-def counting() -> Iterator[FlopCounterMode]:
-    """Count FLOP, with two formulas that torch lacks: of attention on a CPU, and of grouped convolutions backward."""
-    aten = torch.ops.aten
-    formulas = {
-        aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flop,
-        aten.convolution_backward: _convolution_backward_flop,
-    }
-    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
-        yield counter
-
-
-def _attention_flop(query: Shape, key: Shape, value: Shape, *_: object, **__: object) -> int:
-    """Two products: of queries and keys, of their weights and the values."""
-    return 2 * math.prod(query) * (key[-2] + key[-2] * value[-1] // query[-1])
-
-
-def _attention_backward_flop(_gradient: Shape, query: Shape, key: Shape, value: Shape, *_: object, **__: object) -> int:
-    """Five: the weights are computed again, and there are the gradients of all three and of the weights."""
-    return _attention_flop(query, key, value) * 5 // 2
-
-
-def _convolution_backward_flop(
-    gradient: Shape,
-    inputs: Shape,
-    weight: Shape,
-    _bias: object,
-    _stride: object,
-    _padding: object,
-    _dilation: object,
-    transposed: bool,
-    _output_padding: object,
-    _groups: int,
-    wanted: list[bool],
-    **_kwargs: object,
-) -> int:
-    """Each of the two gradients, of input and weight, costs what forward costs; torch 2.13 multiplies by the groups."""
-    places = inputs if transposed else gradient
-    return sum(wanted[:2]) * 2 * math.prod(weight) * places[0] * math.prod(places[2:])
