@@ -6,7 +6,6 @@ that honours `Range` (RFC 9110, section 14).
 """
 
 import fcntl
-import hashlib
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ from typing import BinaryIO
 
 import httpx
 
+from dap.checksums import sha256_of
 from dap.errors import DownloadFailed, ModelFileInvalid
 
 HUB = "https://huggingface.co"
@@ -70,13 +70,13 @@ def fetch(file: HubFile, destination: Path, *, hub: str | None = None, progress:
             raise DownloadFailed(f"Another process is downloading {file.name} to {destination.parent}.") from None
         if destination.is_file():  # another process has just finished it
             partial.unlink(missing_ok=True)
-            return _sha256(destination)
+            return sha256_of(destination)
         part.seek(0, os.SEEK_END)
         stated = _stated_sha256(client, file, hub)
         _check_room(destination.parent, file.size - part.tell())
         _download(client, file, hub, part, progress)
         os.fsync(part.fileno())
-        sha256 = _sha256(partial)
+        sha256 = sha256_of(partial)
         if stated and sha256 != stated:
             partial.unlink()
             raise ModelFileInvalid(
@@ -161,8 +161,3 @@ def _check_room(folder: Path, needed: int) -> None:
         raise DownloadFailed(
             f"{folder} has {free / 1e9:.1f} GB free: expected {needed / 1e9:.1f} GB. DAP_HOME names another place."
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

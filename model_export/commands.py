@@ -1,6 +1,5 @@
 """The sub-commands `dap export` and `dap verify`."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,6 +8,7 @@ from pathlib import Path
 import click
 import torch
 
+from dap.checksums import sha256_of
 from dap.engines import create_engine
 from dap.engines.cores import available_cores
 from dap.errors import InvalidParameter
@@ -97,7 +97,7 @@ def export(
         thresholds=network.config.thresholds,
         input_size=size or source.input_size,
         licence=licence or source.licence,
-        weights_sha256=_sha256(path),
+        weights_sha256=sha256_of(path),
         spherical=network.config.spherical,
         precision=precision,
     )
@@ -169,11 +169,6 @@ def _checkpoint(name_or_path: str) -> tuple[Model, Path]:
     if model.path.suffix == ".onnx":
         raise InvalidParameter(f"{name_or_path} is exported already: expected a checkpoint, .pth or .safetensors.")
     return model, model_file(model)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _report(found: Sequence[tuple[Path, Agreement]], as_json: bool) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from dap import panorama
+from dap.checksums import sha256_of
 from dap.engines import Engine, EngineName, Precision, create_engine
 from dap.errors import DatasetError, InputError, ModelFileInvalid
 from dap.models import Model, find_model, model_file
@@ -31,7 +32,6 @@ from training.datasets.shards import (
     ShardReader,
     ShardRecord,
     encode_depth,
-    sha256_of,
     write_shard,
 )
 from training.labels import HASH_DIGITS

@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dap import panorama
+from dap.checksums import sha256_of
 from dap.errors import DatasetError, InputError, ModelFileInvalid
 from dap.progress import progress
 from training.datasets.packing import alone_in
-from training.datasets.shards import ShardReader, sha256_of, write_atomically
+from training.datasets.shards import ShardReader, write_atomically
 from training.labels import HASH_DIGITS, Label, label_of
 from training.shard_pipeline import Row, Team, finish, finished, run
 from training.throughput import Throughput

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dap.checksums import sha256_of
 from dap.errors import DatasetError, InvalidParameter
-from training.datasets.shards import ShardReader, sha256_of, write_atomically
+from training.datasets.shards import ShardReader, write_atomically
 from training.scoring import Score, read_scores
 
 FORMAT_VERSION = 1

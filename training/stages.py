@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
+from dap.checksums import sha256_of
 from dap.errors import DatasetError, TrainingError
 from dap.progress import progress
 from training.config import Phase, TrainingConfig
@@ -37,7 +38,7 @@ from training.curation.verdicts import Verdicts
 from training.datasets import depth_codes
 from training.datasets.packing import PackOptions, alone_in, pack
 from training.datasets.rendered import Rendered, RenderedPictures
-from training.datasets.shards import ShardReader, sha256_of
+from training.datasets.shards import ShardReader
 from training.discriminator import FINAL_FILE, DepthPairs, train_discriminator
 from training.distributed import Process, same_everywhere
 from training.evaluate import LabelledPanorama

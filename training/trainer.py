@@ -17,13 +17,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
+from dap.checksums import sha256_of
 from dap.errors import TrainingError
 from dap.model.checkpoints import load_network, save_network
 from dap.model.dap import DapNetwork
 from training.augmentation import augment_each
 from training.batches import Batch, Source
 from training.config import TrainingConfig
-from training.datasets.shards import sha256_of
 from training.distributed import (
     Process,
     gathered,

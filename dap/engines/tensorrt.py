@@ -1,6 +1,5 @@
 """The engine `tensorrt`: exported graphs as plans of NVIDIA TensorRT 10 or 11, on a GPU, without torch."""
 
-import hashlib
 import logging
 import math
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from dap.checksums import sha256_of
 from dap.engines.base import Inference, check_finite, check_panoramas, no_range, parse_device, read_metadata
 from dap.engines.cuda import CudaDevice, CudaError, PinnedBuffer
 from dap.engines.failures import as_engine_error
@@ -62,7 +62,7 @@ class TensorrtEngine:
         self._gpu = CudaDevice(_gpu_number(device))
         self.device = f"cuda:{self._gpu.number}"
         self._ranges = batch_ranges(max_batch_size)
-        self._key = PlanKey(model.name, _sha256(path), self._ranges, self._gpu.identity, version)
+        self._key = PlanKey(model.name, sha256_of(path), self._ranges, self._gpu.identity, version)
         self._folder = PlanFolder(cache_folder() / "tensorrt")
         self._profile: int | None = None
         self._context: trt.IExecutionContext | None = None
@@ -233,8 +233,3 @@ def _check_signature(plan: "trt.ICudaEngine", tensors: dict[str, _Tensor], path:
     found = {name: (plan.get_tensor_dtype(name), plan.get_tensor_shape(name)[1:]) for name in names}
     if found != expected:
         raise ModelFileInvalid(f"{path.name} has the inputs and outputs {found}: expected {expected}.")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

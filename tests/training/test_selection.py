@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from dap.checksums import sha256_of
 from dap.errors import DatasetError, InvalidParameter
 from tests.training.label_files import made_labels
-from training.datasets.shards import sha256_of
 from training.scoring import Score
 from training.selection import Selection, best, select
 

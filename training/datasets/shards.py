@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dap import headers
+from dap.checksums import sha256_of
 from dap.errors import DatasetError, InputError
 from dap.formats import png, png16
 from training.datasets import depth_codes
@@ -175,12 +176,6 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) 
     record = ShardRecord(path.name, sha256_of(unfinished), unfinished.stat().st_size, len(keys))
     _put_in_place(unfinished, path)
     return record
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def encode_depth(depth: npt.NDArray[np.float32]) -> bytes:
