@@ -15,6 +15,7 @@ DapError                              500  anything of ours; never raised itself
 │   ├── NotAPanorama                  422  neither 2:1 nor placed on the sphere by GPano data
 │   ├── FloorNotFound                 422  a camera height was given, and no floor is seen below the camera
 │   └── InvalidParameter              422  a parameter has a value that is not one of its values
+│       └── ResolutionNotOffered      422  the model sees panoramas at other resolutions than the one asked for
 ├── Unavailable                       503  try again later
 │   ├── NotReady                      503  the model is not warm yet, or the service is going down
 │   ├── Overloaded                    429  the queue is full
@@ -135,6 +136,11 @@ class FloorNotFound(InputError):
 class InvalidParameter(InputError):
     slug = "invalid-parameter"
     title = "A parameter has no such value"
+
+
+class ResolutionNotOffered(InvalidParameter):
+    slug = "resolution-not-offered"
+    title = "The model has no such resolution"
 
 
 class Unavailable(DapError):

@@ -1,20 +1,26 @@
 """The registry of models: the bundled one, the official release, and any file.
 
-A model is a name with weights, a licence, an input size and range thresholds. `find_model` takes a name or a path;
+A model is a name with weights, a licence, input sizes and range thresholds. `find_model` takes a name or a path;
 `model_file` gives its file, or an error that says which file to put where; `pull` fetches it.
+
+An exported file is for one input size. Those of the same weights for other sizes lie beside it: `dap-s@1024x512.onnx`
+beside `dap-s.onnx`. A checkpoint runs at any.
 """
 
+import glob
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from dap.depth import RANGES
 from dap.errors import DownloadFailed, InvalidParameter, ModelFileInvalid, ModelFileMissing, UnknownModel
-from dap.graph import read_graph_metadata, size_from_json
+from dap.graph import GraphMetadata, read_graph_metadata, size_from_json
 from dap.hub import HubFile, Progress, fetch
 from dap.model.config import CONFIG_KEY, NetworkConfig
+from dap.resolutions import Size, check_resolution, choose_resolution, parse_resolution, resolution_text
 
 DEFAULT_MODEL = "dap-s"
 SUFFIXES = (".onnx", ".pth", ".safetensors")
@@ -39,12 +45,13 @@ class Model:
         description: one line for people.
         licence: of the weights, as a person reads it.
         source: where the weights come from.
-        input_size: (H, W) pixels that the network sees; multiples of 16.
+        input_size: (H, W) pixels that the network sees unless asked otherwise; multiples of 16.
         thresholds: metres, ascending: the channels of its range mask head.
         path: where the file is, or will be once it is downloaded.
         hub: the file on a hub, where it has one.
         bundled: part of this package.
         spherical: longitude is a circle to its network, so it has no seam to blend.
+        siblings: the same weights at other input sizes, each without siblings of its own.
     """
 
     name: str
@@ -57,6 +64,38 @@ class Model:
     hub: HubFile | None = None
     bundled: bool = False
     spherical: bool = False
+    siblings: tuple["Model", ...] = ()
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """(H, W) of all that it is offered at, `input_size` first."""
+        return (self.input_size, *(sibling.input_size for sibling in self.siblings))
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether its file is a graph of one input size, not a checkpoint."""
+        return self.path.suffix == ".onnx"
+
+    def at(self, size: Size) -> "Model":
+        """The same at one input size alone.
+
+        Raises:
+            ResolutionNotOffered: it is exported, and not for this size.
+            InvalidParameter: it is a checkpoint, and no network runs at this size.
+        """
+        if not self.is_exported:
+            return replace(self, input_size=check_resolution(size), siblings=())
+        wanted = choose_resolution(size, self.sizes, self.name)
+        return next(replace(one, siblings=()) for one in (self, *self.siblings) if one.input_size == wanted)
+
+    def offering(self, sizes: Sequence[Size]) -> "Model":
+        """The same at these input sizes, the first of which is for who does not ask for one.
+
+        Raises:
+            ResolutionNotOffered, InvalidParameter: as `at` says.
+        """
+        first, *others = [self.at(size) for size in dict.fromkeys(sizes)]
+        return replace(first, siblings=tuple(others))
 
     @property
     def state(self) -> State:
@@ -159,6 +198,11 @@ def model_file(model: Model) -> Path:
     return model.path
 
 
+def sibling_path(path: Path, size: Size) -> Path:
+    """Where the file of the same weights for another input size lies: `dap-s@1024x512.onnx` beside `dap-s.onnx`."""
+    return path.with_name(f"{path.stem}@{resolution_text(size)}{path.suffix}")
+
+
 def pull(model: Model, *, hub: str | None = None, progress: Progress | None = None) -> Path:
     """Fetch the model's file unless it is here, and return where it is. See `dap.hub.fetch` for what is checked.
 
@@ -183,6 +227,10 @@ def _by_hand(file: HubFile, path: Path) -> str:
 
 def _exported(path: Path) -> Model:
     metadata = read_graph_metadata(path)
+    return replace(_exported_alone(path, metadata), siblings=tuple(_siblings(path, metadata)))
+
+
+def _exported_alone(path: Path, metadata: GraphMetadata) -> Model:
     return Model(
         name=metadata.name,
         description="exported graph",
@@ -193,6 +241,29 @@ def _exported(path: Path) -> Model:
         path=path,
         spherical=metadata.spherical,
     )
+
+
+def _siblings(path: Path, metadata: GraphMetadata) -> Iterator[Model]:
+    """The smallest first. One that is left from an older export must not answer beside the newer one unseen."""
+    sizes = (_size_in_name(file) for file in path.parent.glob(f"{glob.escape(path.stem)}@*{path.suffix}"))
+    for size in sorted(size for size in sizes if size is not None):
+        file = sibling_path(path, size)
+        found = read_graph_metadata(file)
+        if found != replace(metadata, input_size=size):
+            raise ModelFileInvalid(
+                f"{file.name} is not {path.name} at the size in its name: expected the same name, weights, thresholds, "
+                "licence and precision. Export them together (`dap export --size WxH --size WxH`), or remove one."
+            )
+        if size != metadata.input_size:
+            yield _exported_alone(file, found)
+
+
+def _size_in_name(path: Path) -> Size | None:
+    """None where what is behind the @ is none that `sibling_path` writes."""
+    try:
+        return parse_resolution(path.stem.rpartition("@")[2])
+    except InvalidParameter:
+        return None
 
 
 def _official_layout(path: Path) -> Model:

@@ -1,11 +1,14 @@
 """Engines: what runs a model. Importing this package loads no library; `create_engine` loads the one asked for."""
 
 import os
+from collections.abc import Callable
 from typing import Literal, get_args
 
 from dap.engines.base import Engine, Inference
+from dap.engines.sizes import EngineOfSizes
 from dap.errors import EngineUnavailable
 from dap.models import Model, model_file
+from dap.resolutions import batch_limit
 
 EngineName = Literal["auto", "onnx", "torch", "tensorrt"]
 Precision = Literal["fp32", "bf16"]
@@ -30,7 +33,7 @@ def create_engine(
     """An engine with the model loaded, not yet warm.
 
     Args:
-        model: from `dap.models.find_model`.
+        model: from `dap.models.find_model`. The engine takes panoramas of all its sizes.
         engine: `onnx` runs exported files, `torch` runs checkpoints; `auto` takes the one of these two that the model's
             file is for. `tensorrt` runs exported files on a GPU, and builds a plan for it first, which takes minutes,
             where none is kept yet.
@@ -40,8 +43,9 @@ def create_engine(
             that slows every batch down, fewer leave cores for other work.
         precision: of the torch engine: `bf16` runs convolutions and matrix products in bfloat16. An exported file has
             its precision inside.
-        max_batch_size: panoramas that run together at most; the tensorrt engine builds its plan for it, and runs larger
-            batches in parts. The others take any.
+        max_batch_size: panoramas that run together at most, see `dap.resolutions.batch_limit` for those of another size
+            than the model's input size; the tensorrt engine builds its plans for it, and runs larger batches in parts.
+            The others take any.
 
     Raises:
         ModelFileMissing: the model's file is not on this machine; the message says what to put where.
@@ -51,7 +55,7 @@ def create_engine(
     if engine not in ENGINES:
         raise EngineUnavailable(f"No engine is named {engine!r}: expected one of {', '.join(ENGINES)}.")
     path = model_file(model)
-    exported = path.suffix == ".onnx"
+    exported = model.is_exported
     if engine in ("onnx", "tensorrt") and not exported:
         raise EngineUnavailable(
             f"The {engine} engine runs exported files, and {model.name} is a checkpoint. Use torch, or "
@@ -65,13 +69,8 @@ def create_engine(
             raise EngineUnavailable(
                 f"An exported file runs in the precision it has inside: {model.name} does not run in {precision}."
             )
-        if engine == "tensorrt":
-            from dap.engines.tensorrt import TensorrtEngine
-
-            return TensorrtEngine(path, model, device=device, max_batch_size=max_batch_size)
-        from dap.engines.onnx import OnnxEngine
-
-        return OnnxEngine(path, model, device=device, threads=threads)
+        open_engine = _tensorrt(model, device, max_batch_size) if engine == "tensorrt" else _onnx(device, threads)
+        return EngineOfSizes(model, open_engine) if model.siblings else open_engine(model)
     try:
         from dap.engines.torch import TorchEngine
     except ModuleNotFoundError as error:
@@ -79,3 +78,22 @@ def create_engine(
             f"The torch engine needs {error.name}, which is not installed: pip install 'depth-any-panorama[export]'."
         ) from None
     return TorchEngine(path, model, device=device, threads=threads, precision=precision)
+
+
+def _onnx(device: str, threads: int | None) -> Callable[[Model], Engine]:
+    from dap.engines.lanes import Crowd
+    from dap.engines.onnx import OnnxEngine
+
+    crowd = Crowd()
+    return lambda model: OnnxEngine(model_file(model), model, device=device, threads=threads, crowd=crowd)
+
+
+def _tensorrt(whole: Model, device: str, max_batch_size: int) -> Callable[[Model], Engine]:
+    from dap.engines.tensorrt import TensorrtEngine
+
+    return lambda model: TensorrtEngine(
+        model_file(model),
+        model,
+        device=device,
+        max_batch_size=batch_limit(max_batch_size, model.input_size, whole.input_size),
+    )

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid
 from dap.graph import GraphMetadata, read_graph_metadata
 from dap.models import Model
+from dap.resolutions import Size
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Engine(Protocol):
     Attributes:
         name: `onnx`, `torch` or `tensorrt`.
         device: where it runs, as the engine's library names it (`cpu`, `cuda:0`).
-        input_size: (H, W) in pixels of the panoramas it was made for; other sizes cost a warm-up where the engine
-            takes them at all.
+        input_size: (H, W) in pixels of the panoramas it is best given: the first of `sizes`.
+        sizes: (H, W) of all panoramas that it takes; those of a batch are of one size.
         thresholds: metres, ascending; the channels of `Inference.in_range`.
         lanes: runs that may be in progress at a time. Where there are several, panoramas are best run one by one and
             side by side; where there is one, in batches.
@@ -52,7 +53,8 @@ class Engine(Protocol):
 
     name: str
     device: str
-    input_size: tuple[int, int]
+    input_size: Size
+    sizes: tuple[Size, ...]
     thresholds: tuple[float, ...]
     lanes: int
 
@@ -60,7 +62,7 @@ class Engine(Protocol):
         """Depth and range probabilities of uint8 (B, H, W, 3) RGB panoramas.
 
         Args:
-            panoramas: of the input size.
+            panoramas: of one of the sizes.
             in_range: whether anybody wants the probabilities. Without them the range mask head need not run, and the
                 depth is the same.
 
@@ -71,8 +73,13 @@ class Engine(Protocol):
         """
         ...
 
-    def warm_up(self, batch_sizes: Sequence[int]) -> None:
-        """Run each batch size once at `input_size`, so that the first request pays for no allocation or compilation."""
+    def warm_up(self, batch_sizes: Sequence[int], size: Size | None = None) -> None:
+        """Run each batch size once, so that the first request pays for no loading, allocation or compilation.
+
+        Args:
+            batch_sizes: how many panoramas.
+            size: one of the sizes; by default `input_size`.
+        """
         ...
 
     def close(self) -> None:
@@ -109,17 +116,15 @@ def read_metadata(path: Path, model: Model) -> GraphMetadata:
     return metadata
 
 
-def check_panoramas(panoramas: npt.NDArray[np.uint8], input_size: tuple[int, int]) -> None:
-    """Refuse a batch that is not uint8 (B, H, W, 3) of the input size.
+def check_panoramas(panoramas: npt.NDArray[np.uint8], sizes: Sequence[Size]) -> None:
+    """Refuse a batch that is not uint8 (B, H, W, 3) of one of the sizes.
 
     Raises:
         EngineError: it is not; the caller is at fault.
     """
-    if panoramas.dtype != np.uint8 or panoramas.ndim != 4 or panoramas.shape[1:] != (*input_size, 3):
-        height, width = input_size
-        raise EngineError(
-            f"Expected uint8 panoramas of shape (B, {height}, {width}, 3); got {panoramas.dtype} {panoramas.shape}."
-        )
+    if panoramas.dtype != np.uint8 or panoramas.ndim != 4 or panoramas.shape[1:] not in [(*size, 3) for size in sizes]:
+        expected = " or ".join(f"(B, {height}, {width}, 3)" for height, width in sizes)
+        raise EngineError(f"Expected uint8 panoramas of shape {expected}; got {panoramas.dtype} {panoramas.shape}.")
 
 
 def check_finite(inference: Inference) -> Inference:

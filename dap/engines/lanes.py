@@ -20,6 +20,32 @@ _MAX_BYTES_TWICE = 256 * 1024 * 1024
 _MOMENT_S = 0.05
 
 
+class Crowd:
+    """Who runs on the cores of this CPU now: all `Lanes` that share them are told of each other here."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._in_progress = 0
+        self._is_crowded = False
+        self._crowded_until = 0.0
+
+    @contextmanager
+    def one_more(self) -> Iterator[bool]:
+        """Count this run; whether there is no other, nor was a moment ago: under load lanes may well end together."""
+        with self._lock:
+            self._in_progress += 1
+            self._is_crowded = self._is_crowded or self._in_progress > 1
+            is_alone = not self._is_crowded and time.monotonic() >= self._crowded_until
+        try:
+            yield is_alone
+        finally:
+            with self._lock:
+                self._in_progress -= 1
+                if self._is_crowded:
+                    self._crowded_until = time.monotonic() + _MOMENT_S
+                    self._is_crowded = self._in_progress > 0
+
+
 class Lanes:
     """Runs panoramas on the CPU, one that is alone on all cores, several at a time on one each.
 
@@ -37,8 +63,9 @@ class Lanes:
         count: runs that may be in progress at a time.
     """
 
-    def __init__(self, path: Path, session: ort.InferenceSession, thresholds: int, cores: int) -> None:
+    def __init__(self, path: Path, session: ort.InferenceSession, thresholds: int, cores: int, crowd: Crowd) -> None:
         self._path = path
+        self._crowd = crowd
         self._thresholds = thresholds
         self._cores = cores
         self._is_small = path.stat().st_size <= _MAX_BYTES_TWICE
@@ -47,14 +74,11 @@ class Lanes:
         self._idle: dict[bool, list[ort.InferenceSession]] = {True: [], False: []}
         self._lock = threading.Lock()
         self._opening = threading.Lock()
-        self._in_progress = 0
-        self._is_crowded = False
-        self._crowded_until = 0.0
 
     def run(self, panoramas: npt.NDArray[np.uint8], *, in_range: bool) -> Inference:
         """See `dap.engines.base.Engine.infer`; raises what ONNX Runtime raises."""
         form = in_range or not self._is_small
-        with self._one_more() as is_alone:
+        with self._crowd.one_more() as is_alone:
             if self.count == 1 or (is_alone and len(panoramas) == 1):
                 return self._run(self._on_all_cores(form), panoramas, in_range)
             if len(panoramas) > 1:
@@ -65,22 +89,6 @@ class Lanes:
     def _run(self, session: ort.InferenceSession, panoramas: npt.NDArray[np.uint8], in_range: bool) -> Inference:
         depth, *rest = session.run(list(output_names(in_range)), {"panorama": panoramas})
         return Inference(depth, *(rest or [no_range(depth)]))
-
-    @contextmanager
-    def _one_more(self) -> Iterator[bool]:
-        """Count this run; whether there is no other, nor was a moment ago: under load lanes may well end together."""
-        with self._lock:
-            self._in_progress += 1
-            self._is_crowded = self._is_crowded or self._in_progress > 1
-            is_alone = not self._is_crowded and time.monotonic() >= self._crowded_until
-        try:
-            yield is_alone
-        finally:
-            with self._lock:
-                self._in_progress -= 1
-                if self._is_crowded:
-                    self._crowded_until = time.monotonic() + _MOMENT_S
-                    self._is_crowded = self._in_progress > 0
 
     def _on_all_cores(self, form: bool) -> ort.InferenceSession:
         with self._opening:

@@ -11,11 +11,12 @@ from dap.engines.base import Inference, check_finite, check_panoramas, read_meta
 from dap.engines.bindings import Bindings
 from dap.engines.cores import available_cores
 from dap.engines.failures import as_engine_error
-from dap.engines.lanes import Lanes
+from dap.engines.lanes import Crowd, Lanes
 from dap.engines.sessions import FAILURES, new_session, open_session
 from dap.errors import EngineError, ModelFileInvalid
 from dap.graph import GraphMetadata
 from dap.models import Model
+from dap.resolutions import Size
 
 
 class OnnxEngine:
@@ -28,8 +29,24 @@ class OnnxEngine:
 
     name = "onnx"
 
-    def __init__(self, path: Path, model: Model, *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        model: Model,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        crowd: Crowd | None = None,
+    ) -> None:
         """Load the graph.
+
+        Args:
+            path: the ONNX file.
+            model: what the registry says of it.
+            device: as `dap.engines.sessions.open_session` has it.
+            threads: that work on one batch on the CPU.
+            crowd: of the engines that share the cores of the CPU with this one, such as those of the same model for
+                other input sizes.
 
         Raises:
             ModelFileInvalid: the file is no ONNX file of ours, or not the one that the registry describes.
@@ -37,6 +54,7 @@ class OnnxEngine:
         """
         metadata = read_metadata(path, model)
         self.input_size = metadata.input_size
+        self.sizes = (self.input_size,)
         self.thresholds = metadata.thresholds
         cores = threads or available_cores()
         opened = open_session(path, device, cores)
@@ -44,7 +62,7 @@ class OnnxEngine:
         self.device = "cpu" if opened.gpu is None else f"cuda:{opened.gpu}"
         self._runs: Lanes | Bindings | None
         if opened.gpu is None:
-            self._runs = Lanes(path, opened.session, len(self.thresholds), cores)
+            self._runs = Lanes(path, opened.session, len(self.thresholds), cores, crowd or Crowd())
         else:
             self._runs = Bindings(
                 lambda in_range: new_session(path, cores, opened.providers, in_range=in_range),
@@ -59,19 +77,19 @@ class OnnxEngine:
         """See `dap.engines.base.Engine.infer`; any batch size, panoramas of the model's input size."""
         if self._runs is None:
             raise EngineError("The engine is closed.")
-        check_panoramas(panoramas, self.input_size)
+        check_panoramas(panoramas, self.sizes)
         try:
             inference = self._runs.run(np.ascontiguousarray(panoramas), in_range=in_range)
         except (*FAILURES, MemoryError) as error:
             raise as_engine_error(error, "ONNX Runtime", self.device, len(panoramas)) from error
         return check_finite(inference)
 
-    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+    def warm_up(self, batch_sizes: Sequence[int], size: Size | None = None) -> None:
         """Run each batch size once; on a GPU, where each has buffers and graphs of its own, without range masks too."""
         forms = (True,) if self.device == "cpu" else (True, False)
         for batch_size in batch_sizes:
             for in_range in forms:
-                self.infer(np.zeros((batch_size, *self.input_size, 3), np.uint8), in_range=in_range)
+                self.infer(np.zeros((batch_size, *(size or self.input_size), 3), np.uint8), in_range=in_range)
 
     def close(self) -> None:
         """Drop the sessions and their memory."""

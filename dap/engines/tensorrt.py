@@ -20,6 +20,7 @@ from dap.engines.tensorrt_builder import INPUT, build_plan
 from dap.engines.tensorrt_library import take_complaints, tensorrt_logger, tensorrt_version
 from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid
 from dap.models import Model, cache_folder
+from dap.resolutions import Size
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -57,6 +58,7 @@ class TensorrtEngine:
         """
         metadata = read_metadata(path, model)
         self.input_size = metadata.input_size
+        self.sizes = (self.input_size,)
         self.thresholds = metadata.thresholds
         version = tensorrt_version()
         self._gpu = CudaDevice(_gpu_number(device))
@@ -83,7 +85,7 @@ class TensorrtEngine:
         """See `dap.engines.base.Engine.infer`; any batch size, panoramas of the model's input size."""
         if self._context is None:
             raise EngineError("The engine is closed.")
-        check_panoramas(panoramas, self.input_size)
+        check_panoramas(panoramas, self.sizes)
         largest = self._ranges[-1][1]
         parts = [panoramas[start : start + largest] for start in range(0, len(panoramas), largest)]
         try:
@@ -98,10 +100,10 @@ class TensorrtEngine:
             )
         )
 
-    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+    def warm_up(self, batch_sizes: Sequence[int], size: Size | None = None) -> None:
         """Run each batch size once."""
         for batch_size in batch_sizes:
-            self.infer(np.zeros((batch_size, *self.input_size, 3), np.uint8))
+            self.infer(np.zeros((batch_size, *(size or self.input_size), 3), np.uint8))
 
     def discard_plan(self) -> None:
         """Have the plan never loaded again: it does not say what it should."""

@@ -17,6 +17,7 @@ from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid
 from dap.model.checkpoints import load_network
 from dap.model.dap import PixelNetwork
 from dap.models import Model
+from dap.resolutions import Size
 
 _log = logging.getLogger(__name__)
 
@@ -60,14 +61,15 @@ class TorchEngine:
             )
         self.device = str(self._device)
         self.input_size = model.input_size
+        self.sizes = model.sizes
         self._network: PixelNetwork | None = PixelNetwork(network).eval().to(self._device)
         self._precision = precision
 
     def infer(self, panoramas: npt.NDArray[np.uint8], *, in_range: bool = True) -> Inference:
-        """See `dap.engines.base.Engine.infer`; any batch size, panoramas of the model's input size."""
+        """See `dap.engines.base.Engine.infer`; any batch size, panoramas of any of the model's sizes."""
         if self._network is None:
             raise EngineError("The engine is closed.")
-        check_panoramas(panoramas, self.input_size)
+        check_panoramas(panoramas, self.sizes)
         try:
             with torch.inference_mode(), self._autocast():
                 pixels = torch.from_numpy(np.require(panoramas, requirements=["C", "W"])).to(self._device)
@@ -76,10 +78,10 @@ class TorchEngine:
         except (RuntimeError, MemoryError) as error:
             raise as_engine_error(error, "torch", self.device, len(panoramas)) from error
 
-    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+    def warm_up(self, batch_sizes: Sequence[int], size: Size | None = None) -> None:
         """Run each batch size once."""
         for batch_size in batch_sizes:
-            self.infer(np.zeros((batch_size, *self.input_size, 3), np.uint8))
+            self.infer(np.zeros((batch_size, *(size or self.input_size), 3), np.uint8))
 
     def close(self) -> None:
         """Drop the network, and give the memory of a CUDA device back."""

@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from dap.errors import DownloadFailed, InvalidParameter, ModelFileInvalid, ModelFileMissing, UnknownModel
+from dap.errors import (
+    DownloadFailed,
+    InvalidParameter,
+    ModelFileInvalid,
+    ModelFileMissing,
+    ResolutionNotOffered,
+    UnknownModel,
+)
 from dap.graph import read_graph_metadata
 from dap.hub import HubFile
-from dap.models import DEFAULT_MODEL, Model, cache_folder, find_model, known_models, model_file, pull
+from dap.models import DEFAULT_MODEL, Model, cache_folder, find_model, known_models, model_file, pull, sibling_path
 from tests.dap.graphs import METADATA, red_graph, save
 
 
@@ -114,6 +121,68 @@ def test_an_exported_file_says_itself_what_it_is(tmp_path: Path) -> None:
     assert (model.input_size, model.thresholds) == (METADATA.input_size, METADATA.thresholds)
     assert model.state == "local file"
     assert model_file(model) == tmp_path / "any.onnx"
+
+
+class TestSizes:
+    """The same weights at other input sizes: files beside the first for exported models, any size for checkpoints."""
+
+    LARGER, SMALLER = (32, 64), (16, 32)
+
+    def saved(self, path: Path, **changes: object) -> Path:
+        return save(red_graph(dataclasses.replace(METADATA, **changes)), path)
+
+    def test_files_beside_it_are_the_same_model_at_other_sizes(self, tmp_path: Path) -> None:
+        path = self.saved(tmp_path / "red.onnx", input_size=(64, 128))
+        for size in (self.LARGER, self.SMALLER):
+            self.saved(sibling_path(path, size), input_size=size)
+        self.saved(tmp_path / "red2@64x32.onnx", input_size=self.LARGER, name="another")
+        model = find_model(path)
+        assert model.sizes == ((64, 128), self.SMALLER, self.LARGER)
+        larger = model.at(self.LARGER)
+        assert (larger.path.name, larger.sizes, larger.name) == ("red@64x32.onnx", (self.LARGER,), "red")
+
+    def test_one_of_them_is_also_a_model_alone(self, tmp_path: Path) -> None:
+        path = self.saved(tmp_path / "red.onnx")
+        assert find_model(self.saved(sibling_path(path, self.LARGER), input_size=self.LARGER)).sizes == (self.LARGER,)
+
+    @pytest.mark.parametrize(
+        "difference", [{"weights_sha256": "1" * 64}, {"name": "blue"}, {"thresholds": (100.0,)}, {"precision": "int8"}]
+    )
+    def test_a_file_of_other_weights_beside_it_is_refused(self, tmp_path: Path, difference: dict[str, object]) -> None:
+        path = self.saved(tmp_path / "red.onnx")
+        self.saved(sibling_path(path, self.LARGER), input_size=self.LARGER, **difference)
+        with pytest.raises(ModelFileInvalid, match=r"red@64x32\.onnx is not red\.onnx at the size in its name"):
+            find_model(path)
+
+    def test_a_file_that_is_not_for_the_size_in_its_name_is_refused(self, tmp_path: Path) -> None:
+        path = self.saved(tmp_path / "red.onnx")
+        self.saved(sibling_path(path, (64, 128)), input_size=self.LARGER)
+        with pytest.raises(ModelFileInvalid, match="at the size in its name"):
+            find_model(path)
+
+    def test_the_same_size_twice_counts_once_and_other_names_not_at_all(self, tmp_path: Path) -> None:
+        path = self.saved(tmp_path / "red.onnx")
+        self.saved(sibling_path(path, METADATA.input_size))
+        (tmp_path / "red@old.onnx").write_bytes(b"")
+        assert find_model(path).sizes == (METADATA.input_size,)
+
+    def test_what_is_offered_can_be_chosen_the_first_for_who_does_not_ask(self, tmp_path: Path) -> None:
+        path = self.saved(tmp_path / "red.onnx")
+        self.saved(sibling_path(path, self.LARGER), input_size=self.LARGER)
+        model = find_model(path).offering([self.LARGER, METADATA.input_size, self.LARGER])
+        assert (model.sizes, model.path.name) == ((self.LARGER, METADATA.input_size), "red@64x32.onnx")
+
+    def test_an_exported_model_is_offered_at_no_size_that_it_has_no_file_for(self) -> None:
+        with pytest.raises(ResolutionNotOffered, match=r"dap-s is offered at 512x256; .* is 1024x512"):
+            find_model("dap-s").offering([(512, 1024)])
+
+    def test_a_checkpoint_is_offered_at_any_size_that_a_network_can_see(self, tmp_path: Path) -> None:
+        (tmp_path / "mine.pth").write_bytes(b"")
+        model = find_model(tmp_path / "mine.pth")
+        assert model.sizes == ((512, 1024),)
+        assert model.offering([(256, 512), (1024, 2048)]).sizes == ((256, 512), (1024, 2048))
+        with pytest.raises(InvalidParameter, match="multiples of 16; got 1000x500"):
+            model.at((500, 1000))
 
 
 def test_a_pth_file_is_taken_for_the_official_layout_of_unknown_licence(tmp_path: Path) -> None:

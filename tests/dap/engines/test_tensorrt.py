@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from dap.engines import create_engine, plans, tensorrt_library
 from dap.engines.tensorrt import TensorrtEngine
 from dap.errors import DapError, DeviceLost, EngineError, EngineUnavailable, ModelFileInvalid, OutOfMemory
-from dap.models import find_model
+from dap.models import find_model, sibling_path
 from tests.dap.engines.tensorrt_doubles import FakeTensorrt, cudaError_t, install
 from tests.dap.graphs import METADATA, SIZE, red_graph, red_panorama, save
 
@@ -80,6 +80,19 @@ def test_each_range_of_batch_sizes_has_a_profile_of_its_own(trt: FakeTensorrt, r
 def test_more_than_the_largest_batch_runs_in_parts(trt: FakeTensorrt, red: Path) -> None:
     opened(red, max_batch_size=4).warm_up([9])
     assert trt.contexts[0].batches == [4, 4, 1]
+
+
+def test_each_size_of_a_model_has_a_plan_of_its_own_with_smaller_batches_of_larger_panoramas(
+    trt: FakeTensorrt, red: Path
+) -> None:
+    larger = (32, 64)
+    save(red_graph(dataclasses.replace(METADATA, input_size=larger)), sibling_path(red, larger))
+    engine = create_engine(find_model(red), "tensorrt", max_batch_size=8)
+    assert (engine.device, engine.sizes) == ("cuda:0", (SIZE, larger))
+    for size in engine.sizes:
+        assert engine.infer(red_panorama(7.0, size=size)).depth.shape == (1, *size)
+    largest = [build.profiles[-1][-1] for build in trt.builds]
+    assert largest == [(8, *SIZE, 3), (2, *larger, 3)]
 
 
 def test_networks_are_strongly_typed_and_float32_is_not_rounded_to_tf32(trt: FakeTensorrt, red: Path) -> None:

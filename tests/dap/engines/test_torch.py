@@ -82,6 +82,16 @@ def test_pixels_of_another_shape_are_refused(engine: TorchEngine) -> None:
         engine.infer(np.zeros((1, 64, 128, 3), np.uint8))
 
 
+def test_one_network_serves_all_sizes_that_are_offered(checkpoint: Path) -> None:
+    larger = (64, 128)
+    engine = TorchEngine(checkpoint, find_model(checkpoint).offering([SIZE, larger]), threads=1)
+    assert (engine.input_size, engine.sizes) == (SIZE, (SIZE, larger))
+    engine.warm_up([1], larger)
+    assert engine.infer(np.zeros((2, *larger, 3), np.uint8)).depth.shape == (2, *larger)
+    with pytest.raises(EngineError, match=r"shape \(B, 32, 64, 3\) or \(B, 64, 128, 3\)"):
+        engine.infer(np.zeros((1, 16, 32, 3), np.uint8))
+
+
 def test_a_checkpoint_with_other_thresholds_is_refused(checkpoint: Path) -> None:
     model = dataclasses.replace(find_model(checkpoint), thresholds=(100.0,))
     with pytest.raises(ModelFileInvalid, match="expected those of tiny"):
