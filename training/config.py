@@ -6,7 +6,7 @@ and however often it was stopped and resumed (on the same machine, with as many 
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -123,6 +123,16 @@ class DiscriminatorConfig:
             (Spearman with their true AbsRel 0.0 indoors, +0.05 outdoors; below zero is right), those of `grey` do
             outdoors (-0.24 to -0.33; the best quarter has 24 to 32% less AbsRel than a random one) and not indoors
             (+0.07).
+        sky: whether it sees where sky is, in a plane of its own; else sky is a hole, as the loaders suggest. A labeler
+            that takes a white ceiling for sky is wrong where nobody else looks, and one that sees much sky outdoors is
+            right about most of the rest.
+        target: what it is taught to answer to the patches of a prediction: `zero`, as a GAN's discriminator, or
+            `graded`, how right each is; see `training.discriminator.patch_targets`. Choices, both: the paper says that
+            it tells truth from prediction.
+        steepness: how fast a graded target falls with the logarithm of the ratio of prediction and truth: 2 gives half
+            for a depth that is wrong by a factor of 1.4.
+        augmentation: how the light, colour and sharpness of a picture change before the labeler says its depth and the
+            discriminator sees them both. What is scored is another domain than what this is trained on.
         near_m: what becomes zero when depth is normalised.
         far_quantile: the quantile of an image's depth that becomes one.
         lowest: normalised depth is clipped to this and one; zero is a hole.
@@ -133,7 +143,7 @@ class DiscriminatorConfig:
             by some trifle, answers zero to all of them alike, and ranks no longer (measured on a toy, 450 steps:
             Spearman .5 with the true error without noise, .8 with). Too high: fine faults do not count.
         steps: optimizer steps.
-        learning_rate, betas: of Adam; as the field trains its PatchGANs.
+        learning_rate, betas: of Adam; as the field trains its PatchGANs. The rate falls to zero in the last third.
         flip: probability that a pair is mirrored. It is always rolled.
         seed: of the initial parameters and of rolls and flips.
         log: steps a line of losses.
@@ -142,6 +152,10 @@ class DiscriminatorConfig:
 
     height: int = 256
     picture: Literal["none", "grey"] = "grey"
+    sky: bool = True
+    target: Literal["zero", "graded"] = "graded"
+    steepness: float = 2.0
+    augmentation: "AugmentationConfig" = field(default_factory=lambda: AugmentationConfig(strength=1.0))
     near_m: float = 0.01
     far_quantile: float = 0.98
     lowest: float = 0.01
@@ -162,21 +176,22 @@ class DiscriminatorConfig:
 
     @property
     def planes(self) -> int:
-        """Channels of what it sees: depth, and the picture if there is one."""
-        return 1 if self.picture == "none" else 2
+        """Channels of what it sees: depth, the sky and the picture if it sees them."""
+        return 1 + self.sky + (self.picture != "none")
 
     def to_json(self) -> str:
         return _DISCRIMINATOR.dump_json(self).decode()
 
     @classmethod
     def from_json(cls, text: str) -> "DiscriminatorConfig":
-        """Read what `to_json` wrote; a discriminator from before it said `picture` saw depth alone.
+        """Read what `to_json` wrote; a discriminator that does not say what it sees is from before there was a choice.
 
         Raises:
             TrainingError: a field is missing its type or its name is unknown.
         """
-        config = _read(_DISCRIMINATOR, text, "discriminator")
-        return config if "picture" in json.loads(text) else replace(config, picture="none")
+        config = read_json(_DISCRIMINATOR, text, "discriminator")
+        said = json.loads(text)
+        return replace(config, **{name: value for name, value in _FIRST_DISCRIMINATORS.items() if name not in said})
 
 
 @dataclass(frozen=True)
@@ -457,14 +472,26 @@ class TrainingConfig:
         Raises:
             TrainingError: a field is missing its type or its name is unknown.
         """
-        return _read(_TRAINING, text, "training")
+        return read_json(_TRAINING, text, "training")
 
 
+# They saw depth alone, sky was a hole, and all predictions were false.
+_FIRST_DISCRIMINATORS: dict[str, Any] = {"picture": "none", "sky": False, "target": "zero"}
 _TRAINING = TypeAdapter(TrainingConfig)
 _DISCRIMINATOR = TypeAdapter(DiscriminatorConfig)
 
 
-def _read(adapter: TypeAdapter[Config], text: str, kind: str) -> Config:
+def read_json(adapter: TypeAdapter[Config], text: str, kind: str) -> Config:
+    """A configuration from the JSON that its `to_json` wrote.
+
+    Args:
+        adapter: of its class.
+        text: the JSON.
+        kind: what the error calls it: `training`.
+
+    Raises:
+        TrainingError: a value has not the type of its field, or no field has its name.
+    """
     try:
         return adapter.validate_json(text, extra="forbid")
     except ValidationError as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from dap.errors import TrainingError
 from dap.model.config import NetworkConfig
@@ -24,6 +24,7 @@ from training.config import (
     ReportConfig,
     StreamConfig,
     TrainingConfig,
+    read_json,
 )
 from training.synthetic.sampling import Domain, Kind
 
@@ -103,7 +104,7 @@ class PipelineConfig:
         discriminator_batch: pairs of truth and prediction a step.
         held_out: share of each labelled data set's shards, the last ones, that stages 1 and 2 never see. The
             discriminator is trained on them: predictions for panoramas that a labeler has learnt by heart are better
-            than pseudo-labels are. Stage 3 has all. The paper does not say how it did that.
+            than pseudo-labels are. The paper does not say how it did that.
         selected: for stage 2.
         stage_2: the Realism-Invariant Labeler.
         stage_2_from: what it starts from: the weights of stage 1 or, as `stage_2` says, its own. Not published.
@@ -111,6 +112,8 @@ class PipelineConfig:
         stage_3: DAP.
         stage_3_from: what it starts from: the weights of stage 2 or, as `stage_3` says, its own. Not published.
         pseudo_share_3: share of pseudo-labels in what stage 3 sees. Not published.
+        stage_3_sees_held_out: whether stage 3 learns from what was held out, too: the more labels the better. Without
+            it, stages 1 and 3 have the same labels, and what sets them apart are the pseudo-labels.
         fresh_scenes: weight of scenes rendered as they are needed, never twice, beside the labelled data; 0 for none.
         labelling: see there.
         window: shards that are mixed with one another while they are read.
@@ -130,6 +133,7 @@ class PipelineConfig:
     pseudo_share_2: float = 0.5
     stage_3_from: Literal["stage-2", "own"] = "own"
     pseudo_share_3: float = 0.5
+    stage_3_sees_held_out: bool = True
     fresh_scenes: float = 0.0
     labelling: LabellingConfig = field(default_factory=LabellingConfig)
     window: int = 4
@@ -169,10 +173,7 @@ class PipelineConfig:
         Raises:
             TrainingError: a field is missing its type or its name is unknown.
         """
-        try:
-            return _PIPELINE.validate_json(text, extra="forbid")
-        except ValidationError as error:
-            raise TrainingError(f"not a configuration of a pipeline: {error}") from error
+        return read_json(_PIPELINE, text, "pipeline")
 
 
 _PIPELINE = TypeAdapter(PipelineConfig)
@@ -214,7 +215,9 @@ def _paper() -> PipelineConfig:
         pseudo_share_2=0.85,
         pseudo_share_3=0.95,
         # Its loaders suggest so; see there what a picture beside depth is worth.
-        discriminator=DiscriminatorConfig(picture="none"),
+        discriminator=DiscriminatorConfig(
+            picture="none", sky=False, target="zero", augmentation=replace(augmentation, strength=0.0)
+        ),
         labelling=LabellingConfig(precision="bf16"),
     )
 
