@@ -154,7 +154,7 @@ def evaluate(network: DapNetwork, panoramas: Sequence[LabelledPanorama], size: t
     constant = np.median(np.concatenate([p.depth[_measured(p.depth)] for p in with_depth]))
     thresholds = network.config.thresholds
     depth = []
-    # Rows: threshold; columns: intersection and union of out of range, in range but lost, in range.
+    # Rows: threshold; columns as `range_areas` has them.
     pooled = np.zeros((len(thresholds), 4))
     for panorama in panoramas:
         predicted, logits = predict(network, panorama.rgb, size)
@@ -162,15 +162,11 @@ def evaluate(network: DapNetwork, panoramas: Sequence[LabelledPanorama], size: t
             depth.append(score_depth(predicted, panorama.depth))
         pooled += [range_areas(logits[k] > 0, panorama.depth, limit) for k, limit in enumerate(thresholds)]
     network.train(was_training)
-    names = [f"{threshold:g}" for threshold in thresholds]
-    with np.errstate(invalid="ignore"):
-        iou, lost = pooled[:, 0] / pooled[:, 1], pooled[:, 2] / pooled[:, 3]
     return Scores(
         len(panoramas),
         mean_scores(depth),
         mean_scores([score_depth(np.full_like(p.depth, constant), p.depth) for p in with_depth]),
-        dict(zip(names, iou.tolist(), strict=True)),
-        dict(zip(names, lost.tolist(), strict=True)),
+        *iou_and_lost(pooled, thresholds),
     )
 
 
@@ -212,3 +208,22 @@ def range_areas(in_range: npt.NDArray[np.bool_], truth: npt.NDArray[np.float32],
     weight = sphere.solid_angles(*truth.shape)[:, None]
     regions = (~in_range & ~near, ~in_range | ~near, ~in_range & near, near)
     return [float((weight * (region & known)).sum()) for region in regions]
+
+
+def iou_and_lost(
+    areas: npt.NDArray[np.float64], thresholds: Sequence[float]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """How right range masks are, by threshold (`100`), from areas that are pooled over panoramas.
+
+    Args:
+        areas: float64 (T, 4), a row for each threshold, with the columns of `range_areas`.
+        thresholds: metres.
+
+    Returns:
+        Intersection over union of what is predicted and what truly is out of range, NaN where nothing is; and the share
+        of truly in-range area that the mask throws away, NaN where there is none.
+    """
+    names = [f"{threshold:g}" for threshold in thresholds]
+    with np.errstate(invalid="ignore"):
+        iou, lost = areas[:, 0] / areas[:, 1], areas[:, 2] / areas[:, 3]
+    return dict(zip(names, iou.tolist(), strict=True)), dict(zip(names, lost.tolist(), strict=True))

@@ -19,28 +19,13 @@ from dap.models import DEFAULT_MODEL
 from dap.options import option, runtime_options
 from dap.predictor import Predictor
 from dap.progress import log_to_stderr, progress
-from training.evaluate import range_areas
+from training.evaluate import LabelledPanorama, iou_and_lost, range_areas
 from training.synthetic.render import render
 from training.synthetic.sampling import DOMAINS, KINDS, Domain, Kind, sample_scene
 
 ALL = "all"
 _AT_ONCE = 8
 _PROBABLE = 0.5
-
-
-@dataclass(frozen=True)
-class Place:
-    """A rendered panorama.
-
-    Attributes:
-        kind: name of the scene's recipe, such as `street`.
-        rgb: uint8 (H, W, 3).
-        depth: float32 (H, W), metres along the ray; +inf on sky, 0 in the holes of a scan.
-    """
-
-    kind: str
-    rgb: npt.NDArray[np.uint8]
-    depth: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -59,26 +44,26 @@ class MaskScores:
     lost: dict[str, float]
 
 
-def places(seeds: Sequence[int], height: int, kind: Kind, domain: Domain) -> Iterator[Place]:
-    """One rendered panorama a seed."""
+def places(seeds: Sequence[int], height: int, kind: Kind, domain: Domain) -> Iterator[LabelledPanorama]:
+    """One rendered panorama a seed, with the name of its scene's recipe, such as `street`."""
     for first in range(0, len(seeds), _AT_ONCE):
         scenes = [sample_scene(seed, kind, domain) for seed in seeds[first : first + _AT_ONCE]]
         rendered = render(scenes, height, 2 * height)
         depth = np.where(rendered.known.numpy(), rendered.depth.numpy(), np.float32(0))
         for index, scene in enumerate(scenes):
-            yield Place(scene.kind, rendered.rgb[index].numpy(), depth[index])
+            yield LabelledPanorama(scene.kind, rendered.rgb[index].numpy(), depth[index])
 
 
 Predict = Callable[[npt.NDArray[np.uint8]], DepthMap]
 """The depth of uint8 (H, W, 3) pixels, of their size, with the in-range probabilities."""
 
 
-def mask_scores(predict: Predict, seen: Iterable[Place]) -> dict[str, MaskScores]:
+def mask_scores(predict: Predict, seen: Iterable[LabelledPanorama]) -> dict[str, MaskScores]:
     """Scores by kind of place, and of `ALL` of them.
 
     Args:
         predict: what the model says.
-        seen: one place at least.
+        seen: one place at least; the name of each is its kind.
 
     Raises:
         EngineError: the engine failed.
@@ -93,19 +78,11 @@ def mask_scores(predict: Predict, seen: Iterable[Place]) -> dict[str, MaskScores
         thresholds = said.thresholds
         pairs = zip(said.in_range, thresholds, strict=True)
         found = np.array([range_areas(near > _PROBABLE, place.depth, limit) for near, limit in pairs])
-        for kind in (place.kind, ALL):
+        for kind in (place.name, ALL):
             counts[kind] += 1
             areas[kind] = areas.get(kind, 0) + found
-    names = [f"{threshold:g}" for threshold in thresholds]
-    return {kind: _scores(counts[kind], names, areas[kind]) for kind in [*sorted({*counts} - {ALL}), ALL]}
-
-
-def _scores(panoramas: int, names: Sequence[str], areas: npt.NDArray[np.float64]) -> MaskScores:
-    with np.errstate(invalid="ignore"):
-        iou, lost = areas[:, 0] / areas[:, 1], areas[:, 2] / areas[:, 3]
-    return MaskScores(
-        panoramas, dict(zip(names, iou.tolist(), strict=True)), dict(zip(names, lost.tolist(), strict=True))
-    )
+    kinds = [*sorted({*counts} - {ALL}), ALL]
+    return {kind: MaskScores(counts[kind], *iou_and_lost(areas[kind], thresholds)) for kind in kinds}
 
 
 def markdown(scores: Mapping[str, MaskScores]) -> str:
@@ -140,7 +117,7 @@ def range_mask(
     log_to_stderr()
     with Predictor(model, **runtime) as predictor, progress("range masks", count) as advance:
 
-        def counted() -> Iterator[Place]:
+        def counted() -> Iterator[LabelledPanorama]:
             for place in places(range(seed, seed + count), height, kind, domain):
                 yield place
                 advance(1)

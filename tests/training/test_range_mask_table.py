@@ -7,7 +7,8 @@ from click.testing import CliRunner
 
 from dap.depth import DepthMap
 from training.commands import train
-from training.range_mask_table import ALL, MaskScores, Place, Predict, markdown, mask_scores, places
+from training.evaluate import LabelledPanorama
+from training.range_mask_table import ALL, MaskScores, Predict, markdown, mask_scores, places
 
 SHAPE = (8, 16)
 
@@ -22,8 +23,8 @@ def says(in_range: npt.NDArray[np.float32]) -> Predict:
     return predict
 
 
-def place(kind: str, depth: npt.NDArray[np.float32]) -> Place:
-    return Place(kind, np.zeros((*SHAPE, 3), np.uint8), depth)
+def place(kind: str, depth: npt.NDArray[np.float32]) -> LabelledPanorama:
+    return LabelledPanorama(kind, np.zeros((*SHAPE, 3), np.uint8), depth)
 
 
 def upper_half_sky() -> npt.NDArray[np.float32]:
@@ -64,7 +65,7 @@ def test_places_of_one_kind_are_pooled_and_those_without_anything_beyond_have_no
 
 def test_rendered_places_say_their_kind_and_have_infinite_sky() -> None:
     (found,) = places(range(90_000_000, 90_000_001), 16, "outdoor", "standard")
-    assert found.kind
+    assert found.name
     assert np.isinf(found.depth).any()
 
 
