@@ -20,11 +20,12 @@ from dap.formats.colormaps import COLORMAPS
 from dap.formats.depth import DEPTH_FORMATS
 from dap.models import DEFAULT_MODEL, Model, find_model, known_models
 from dap.models import pull as pull_model
-from dap.options import PixelSize, depth_options, engine_options, json_option, option
+from dap.options import PixelSize, depth_options, engine_options, json_option, option, resolution_option
 from dap.panorama import decode
 from dap.postprocess import DepthOptions
 from dap.predictor import Predictor
 from dap.progress import log_to_stderr, progress
+from dap.resolutions import resolution_list, resolution_text
 from dap.sphere import FRAMES
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
@@ -86,6 +87,7 @@ class _Wanted:
     "start. Too small a share thins out surfaces seen at a flat angle, too large a one lets points hang at edges.",
 )
 @engine_options
+@resolution_option
 @json_option
 def predict(
     source: Path,
@@ -94,6 +96,8 @@ def predict(
     size: tuple[int, int] | Literal["input", "model"],
     fill: Fill,
     colormap: str,
+    model: str,
+    resolution: tuple[int, int] | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -113,7 +117,10 @@ def predict(
     jobs = _jobs(source, output)
     written: list[dict[str, object]] = []
     failed: list[dict[str, object]] = []
-    with Predictor(**options) as predictor, progress("depth", len(jobs)) as advance:
+    with (
+        Predictor(find_model(model, resolution), **options) as predictor,
+        progress("depth", len(jobs)) as advance,
+    ):
         for file, stem in jobs:
             try:
                 written.append({"input": str(file)} | _write(predictor, file, stem, wanted))
@@ -121,7 +128,12 @@ def predict(
                 failed.append({"input": str(file), "error": getattr(error, "slug", "file"), "detail": str(error)})
                 click.echo(f"{file}: {error}", err=True)
             advance(1)
-        summary = {"model": predictor.model.name, "engine": predictor.engine.name, "device": predictor.engine.device}
+        summary = {
+            "model": predictor.model.name,
+            "resolution": resolution_text(predictor.engine.input_size),
+            "engine": predictor.engine.name,
+            "device": predictor.engine.device,
+        }
     if as_json:
         click.echo(json.dumps(summary | {"written": written, "failed": failed}, indent=2))
     else:
@@ -216,14 +228,13 @@ def pull(name: str) -> None:
 
 
 def _paragraph(model: Model) -> str:
-    height, width = model.input_size
     thresholds = ", ".join(f"{threshold:g}" for threshold in model.thresholds)
     default = ", the default" if model.name == DEFAULT_MODEL else ""
     return "\n".join(
         [
             f"{model.name}  ({model.state}{default})",
             f"  {model.description}; from {model.source}",
-            f"  input {width}x{height}, range mask at {thresholds} m",
+            f"  input {resolution_list(model.sizes)}, range mask at {thresholds} m",
             f"  licence: {model.licence}",
             f"  file: {model.path}",
         ]
@@ -238,6 +249,7 @@ def _as_json(model: Model) -> dict[str, object]:
         "description": model.description,
         "source": model.source,
         "input_size": model.input_size,
+        "resolutions": [resolution_text(size) for size in model.sizes],
         "thresholds": model.thresholds,
         "licence": model.licence,
         "file": str(model.path),

@@ -88,6 +88,7 @@ class DepthMap:
             they were not kept.
         thresholds: T metres, ascending; empty where `in_range` is None.
         scale_factor: metres here for each metre of the model: 1 but where a known camera height sets the scale.
+        resolution: (H, W) in pixels at which the model saw the panorama; None where a file that was read does not say.
     """
 
     depth: npt.NDArray[np.float32]
@@ -98,6 +99,7 @@ class DepthMap:
     in_range: npt.NDArray[np.float32] | None = None
     thresholds: tuple[float, ...] = ()
     scale_factor: float = 1.0
+    resolution: tuple[int, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -263,6 +265,7 @@ def apply_range(
         in_range if keep_in_range else None,
         scaled if keep_in_range else (),
         scale_factor,
+        (depth.shape[0], depth.shape[1]),
     )
 
 

@@ -148,15 +148,24 @@ def cache_folder() -> Path:
     return Path(cache) / "dap"
 
 
-def find_model(name_or_path: str | Path) -> Model:
+def find_model(name_or_path: str | Path, size: Size | None = None) -> Model:
     """The model of that name, or the one in that file.
 
-    A file is `.onnx` as `dap export` writes it, `.pth` in the official layout, or `.safetensors` in either layout.
+    Args:
+        name_or_path: a name of the registry; or a file: `.onnx` as `dap export` writes it, with those beside it for
+            other input sizes; `.pth` in the official layout, or `.safetensors` in either layout.
+        size: (H, W), the model at this input size alone; None at all that it is offered at.
 
     Raises:
         UnknownModel: neither a name of the registry nor a file of such a kind.
         ModelFileInvalid: the file does not say what a model must say of itself.
+        ResolutionNotOffered, InvalidParameter: it does not come at this size, as `Model.at` says.
     """
+    model = _find(name_or_path)
+    return model if size is None else model.at(size)
+
+
+def _find(name_or_path: str | Path) -> Model:
     known = {model.name: model for model in known_models()}
     if str(name_or_path) in known:
         return known[str(name_or_path)]

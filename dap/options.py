@@ -61,6 +61,13 @@ range_option = option(
     callback=lambda _ctx, _param, value: None if value == "none" else float(value),
     help="Metres within which depth is valid; none: no range mask.",
 )
+resolution_option = option(
+    "--resolution",
+    type=PixelSize(),
+    help="WxH at which the model sees panoramas; by default its own. More sees finer things and takes longer, if it "
+    "was trained for that. A checkpoint takes any multiples of 16, an exported model those it has files for "
+    "(`dap export --size`).",
+)
 json_option = option("--json", "as_json", is_flag=True, envvar="DAP_JSON", help="Print one JSON document, for scripts.")
 
 

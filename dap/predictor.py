@@ -20,6 +20,7 @@ from dap.errors import NotAPanorama
 from dap.models import DEFAULT_MODEL, Model, find_model
 from dap.panorama import DEFAULT_LIMITS, Header, Limits, Panorama, decode, read_header, resize_pixels
 from dap.postprocess import DepthOptions, engine_inputs, finish
+from dap.resolutions import choose_resolution
 from dap.upsampling import nearest
 
 Size = tuple[int, int] | Literal["input", "model"]
@@ -75,6 +76,7 @@ class Predictor:
         nadir_mask: float = 0.0,
         camera_height: float | None = None,
         keep_in_range: bool = False,
+        resolution: tuple[int, int] | None = None,
     ) -> DepthMap:
         """Metric depth of one panorama.
 
@@ -88,22 +90,25 @@ class Predictor:
             nadir_mask: degrees around straight down that are not valid.
             camera_height: metres of the camera above the floor, which then fix the scale.
             keep_in_range: whether the result has the in-range probabilities too.
+            resolution: (h, w) at which the model sees the panorama, one of `engine.sizes`, or else the first of them.
 
         Raises:
+            ResolutionNotOffered: the model has no such resolution; the message lists those that it has.
             InputError: the panorama cannot be used, or a parameter has no such value.
             FloorNotFound: a camera height was given, and there is no floor to measure from.
             EngineError: the engine failed.
             OSError: the file cannot be read.
         """
         options = DepthOptions(range, seam, upsample, nadir_mask, camera_height, keep_in_range)
+        input_size = choose_resolution(resolution, self.engine.sizes, self.model.name)
         source = self._opened(panorama)
-        seen = self._at_size(source, self.engine.input_size)
+        seen = self._at_size(source, input_size)
         with self._turn:
             inferences = [
                 self.engine.infer(pixels[None], in_range=options.needs_in_range)
                 for pixels in engine_inputs(seen.pixels, options, spherical=self.model.spherical)
             ]
-        sizes = {"input": seen.source_size, "model": self.engine.input_size}
+        sizes = {"input": seen.source_size, "model": input_size}
         wanted = sizes[size] if isinstance(size, str) else size
         return finish(
             [(inference.depth[0], inference.in_range[0]) for inference in inferences],

@@ -31,16 +31,16 @@ def parse_resolution(text: str) -> Size:
     """(H, W) of `WxH`.
 
     Raises:
-        InvalidParameter: not of that form, or no size as `check_resolution` has it.
+        InvalidParameter: not of that form.
     """
     match = re.fullmatch(PATTERN, text)
     if match is None:
         raise InvalidParameter(f"a resolution is WxH in pixels, such as 1024x512; got {text!r:.100}")
-    return check_resolution((int(match[2]), int(match[1])))
+    return int(match[2]), int(match[1])
 
 
 def check_resolution(size: Size) -> Size:
-    """The same size, if a network can see a panorama at it.
+    """The same size, if a network can be asked to see panoramas at it.
 
     Raises:
         InvalidParameter: not W = 2 H, or no multiples of 16.

@@ -18,10 +18,11 @@ import click
 from dap.engines.cores import available_cores
 from dap.errors import DatasetError, InvalidParameter
 from dap.evaluation import PROTOCOLS, Metrics, Protocol, evaluate, find_protocol, mean
-from dap.models import DEFAULT_MODEL
-from dap.options import json_option, option, range_option, runtime_options
+from dap.models import DEFAULT_MODEL, find_model
+from dap.options import json_option, option, range_option, resolution_option, runtime_options
 from dap.predictor import Predictor
 from dap.progress import log_to_stderr, progress
+from dap.resolutions import resolution_text
 from training.datasets.base import Dataset, Entry
 from training.datasets.labelled_folder import LabelledFolder
 from training.datasets.registry import DATASETS, open_dataset
@@ -167,6 +168,7 @@ def run(predictor: Predictor, benchmark: Benchmark) -> Iterator[tuple[str, Metri
     envvar="DAP_MODEL",
     help="A name that `dap models` lists, or a model's file; give it once for each.",
 )
+@resolution_option
 @runtime_options
 @option(
     "--per-image",
@@ -186,6 +188,7 @@ def evaluate_command(
     max_truth: float | None,
     range: float | None,
     models: tuple[str, ...],
+    resolution: tuple[int, int] | None,
     per_image: Path | None,
     as_json: bool,
     **runtime: Any,
@@ -205,10 +208,10 @@ def evaluate_command(
         for model in models:
             numbers = {}
             with (
-                Predictor(model, **runtime) as predictor,
+                Predictor(find_model(model, resolution), **runtime) as predictor,
                 progress(f"{predictor.model.name} on {source.name}", len(benchmark.entries)) as advance,
             ):
-                name = predictor.model.name
+                name = predictor.model.name + (f"@{resolution_text(resolution)}" if resolution else "")
                 for panorama, metrics in run(predictor, benchmark):
                     numbers[panorama] = metrics
                     if lines and metrics:

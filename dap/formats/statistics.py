@@ -4,6 +4,7 @@ import json
 
 from dap.depth import DepthMap
 from dap.formats.base import DEFAULT_OPTIONS, EncodeOptions, Format
+from dap.resolutions import resolution_text
 
 
 def describe(depth_map: DepthMap) -> dict[str, object]:
@@ -12,6 +13,7 @@ def describe(depth_map: DepthMap) -> dict[str, object]:
     height, width = depth_map.size
     return {
         "model": depth_map.model,
+        "resolution": None if depth_map.resolution is None else resolution_text(depth_map.resolution),
         "range": depth_map.range,
         "range_mask": depth_map.range_mask,
         "unit": "metre",

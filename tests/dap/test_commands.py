@@ -1,5 +1,6 @@
 """`dap predict` and `dap models`, as a shell sees them. The model's depth is the red channel / 2."""
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -15,9 +16,9 @@ from dap import commands
 from dap.command import main
 from dap.errors import DownloadFailed
 from dap.hub import Progress
-from dap.models import Model
+from dap.models import Model, sibling_path
 from dap.sphere import latitudes
-from tests.dap.graphs import SIZE, red_graph, red_panorama, save
+from tests.dap.graphs import METADATA, SIZE, red_graph, red_panorama, save
 from tests.dap.images import saved
 
 
@@ -148,11 +149,23 @@ class TestPredict:
         result = run("predict", tmp_path, "-o", tmp_path / "out", "--json", status=1)
         summary = json.loads(result.stdout)
         assert (summary["model"], summary["engine"], summary["device"]) == ("red", "onnx", "cpu")
+        assert summary["resolution"] == "32x16"
         (written,), (failed,) = summary["written"], summary["failed"]
         assert written["input"] == str(pano)
         assert written["outputs"] == {"png": str(tmp_path / "out" / "pano.depth.png")}
         assert (written["valid_share"], written["range"], written["range_mask"]) == (1.0, 100.0, "head")
         assert (failed["input"], failed["error"]) == (str(tmp_path / "broken.png"), "unsupported-media-type")
+
+    def test_the_model_sees_the_panorama_at_the_resolution_asked_for(
+        self, model: Path, pano: Path, tmp_path: Path
+    ) -> None:
+        larger = red_graph(dataclasses.replace(METADATA, input_size=(32, 64)), divisor=3.0)
+        save(larger, sibling_path(model, (32, 64)))
+        told = run("predict", pano, "-o", tmp_path / "out", "-f", "npy", "--resolution", "64x32", "--json")
+        assert json.loads(told.stdout)["resolution"] == "64x32"
+        assert (np.load(tmp_path / "out" / "pano.depth.npy") == 10).all()
+        refused = run("predict", pano, "-o", tmp_path / "out", "--resolution", "128x64", status=2)
+        assert "red is offered at 32x16, 64x32" in refused.stderr
 
     def test_results_beside_their_pictures_are_no_input_of_the_next_run(self, pano: Path) -> None:
         pictures = [word for name in ("png", "jpeg", "png-preview") for word in ("--format", name)]
@@ -213,6 +226,7 @@ class TestModels:
         models = {model["name"]: model for model in json.loads(run("models", "--json").stdout)}
         assert [name for name, model in models.items() if model["default"]] == ["dap-s"]
         assert models["dap-official-l"]["input_size"] == [512, 1024]
+        assert models["dap-official-l"]["resolutions"] == ["1024x512"]
         assert models["dap-official-l"]["state"] == "not downloaded"
 
     def test_pull_says_where_the_file_is_and_its_licence(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Depth of panoramas in a few lines: what may be given, what comes back. The model's depth is the red channel / 2."""
 
+import dataclasses
 import threading
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dap.errors import BrokenImage, InputTooLarge, InvalidParameter, ModelFileMissing, NotAPanorama, UnknownModel
+from dap.errors import (
+    BrokenImage,
+    InputTooLarge,
+    InvalidParameter,
+    ModelFileMissing,
+    NotAPanorama,
+    ResolutionNotOffered,
+    UnknownModel,
+)
+from dap.models import sibling_path
 from dap.panorama import Limits, Panorama
 from dap.predictor import Predictor
-from tests.dap.graphs import SIZE, red_graph, red_panorama, save
+from tests.dap.graphs import METADATA, SIZE, red_graph, red_panorama, save
 from tests.dap.images import gpano, saved, xmp
 
 
@@ -58,6 +68,31 @@ def test_without_a_range_all_is_valid(predictor: Predictor) -> None:
 @pytest.mark.parametrize(("size", "expected"), [("input", (32, 64)), ("model", SIZE), ((8, 16), (8, 16))])
 def test_the_size_is_the_one_asked_for(predictor: Predictor, size: Any, expected: tuple[int, int]) -> None:
     assert predictor.predict(FAR_RIGHT, size=size).size == expected
+
+
+class TestResolution:
+    """A model that says red / 2 at 32x16, and red / 4 at 64x32."""
+
+    @pytest.fixture
+    def predictor(self, model: Path) -> Predictor:
+        larger = red_graph(dataclasses.replace(METADATA, input_size=(32, 64)), divisor=4.0)
+        save(larger, sibling_path(model, (32, 64)))
+        return Predictor(model, threads=1)
+
+    @pytest.mark.parametrize(("resolution", "seen", "metres"), [(None, (16, 32), 10), ((32, 64), (32, 64), 5)])
+    def test_the_model_sees_the_panorama_at_the_resolution_asked_for(
+        self, predictor: Predictor, resolution: tuple[int, int] | None, seen: tuple[int, int], metres: float
+    ) -> None:
+        pixels = red_panorama(10.0, size=(64, 128))[0]
+        depth_map = predictor.predict(pixels, size="model", resolution=resolution)
+        assert (depth_map.size, depth_map.resolution) == (seen, seen)
+        assert (depth_map.depth == metres).all()
+        enlarged = predictor.predict(pixels, resolution=resolution)
+        assert (enlarged.size, enlarged.resolution) == ((64, 128), seen)
+
+    def test_another_resolution_is_refused_with_those_that_there_are(self, predictor: Predictor) -> None:
+        with pytest.raises(ResolutionNotOffered, match=r"red is offered at 32x16, 64x32; .* is 128x64"):
+            predictor.predict(FAR_RIGHT, resolution=(64, 128))
 
 
 def test_what_a_crop_does_not_show_is_not_valid(predictor: Predictor) -> None:

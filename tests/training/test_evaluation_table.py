@@ -1,6 +1,7 @@
 """`dap evaluate`, as a shell sees it. The model's depth is the red channel / 2."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from dap.command import main
 from dap.errors import InvalidParameter
 from dap.evaluation import PROTOCOLS
 from dap.graph import GraphMetadata
-from tests.dap.graphs import SIZE, red_graph, red_panorama, save
+from dap.models import sibling_path
+from tests.dap.graphs import METADATA, SIZE, red_graph, red_panorama, save
 from training.datasets.images import Images
 from training.evaluation_table import Benchmark, evaluate_command
 
@@ -57,6 +59,16 @@ def found(*arguments: object) -> dict[str, Any]:
     """The result of the one model."""
     (result,) = json.loads(run(*arguments, "--json").stdout)["results"]
     return result
+
+
+def test_a_model_is_compared_at_the_resolution_asked_for(model: Path, folder: Path) -> None:
+    """At the larger one this model sees everything half as far."""
+    larger = red_graph(replace(METADATA, input_size=(H, W)), divisor=4.0)
+    save(larger, sibling_path(model, (H, W)))
+    result = found(folder, "--protocol", "raw", "--range", "none", "--resolution", f"{W}x{H}")
+    assert result["model"] == f"red@{W}x{H}"
+    assert result["mean"]["scores"]["absrel"] == pytest.approx((0.4 + 0.5) / 2)
+    assert "red is offered at 32x16, 64x32" in run(folder, "--resolution", "128x64", status=2).output
 
 
 def by_image(path: Path, *arguments: object) -> dict[str, dict[str, Any]]:

@@ -13,11 +13,14 @@ def test_the_document_holds_what_the_map_holds() -> None:
     depth = np.full((6, 12), 2.0, np.float32)
     valid = np.ones((6, 12), np.bool_)
     valid[3:] = False
-    source = DepthMap(depth, valid, range=20.0, range_mask="depth", model="dap-official-l", scale_factor=1.25)
+    source = DepthMap(
+        depth, valid, 20.0, range_mask="depth", model="dap-official-l", scale_factor=1.25, resolution=(512, 1024)
+    )
     document = json.loads(statistics.encode(source))
     bands = document.pop("bands")
     assert document == {
-        "model": "dap-official-l", "range": 20.0, "range_mask": "depth", "unit": "metre", "scale_factor": 1.25,
+        "model": "dap-official-l", "resolution": "1024x512",
+        "range": 20.0, "range_mask": "depth", "unit": "metre", "scale_factor": 1.25,
         "width": 12, "height": 6,
         "valid_share": pytest.approx(0.5), "min": 2.0, "max": 2.0, "mean": 2.0, "median": 2.0,
         "percentiles": {"1": 2.0, "5": 2.0, "25": 2.0, "50": 2.0, "75": 2.0, "95": 2.0, "99": 2.0},
@@ -37,3 +40,4 @@ def test_nothing_valid_is_null_and_never_nan() -> None:
         None,
         {},
     )
+    assert document["resolution"] is None
