@@ -5,14 +5,21 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 
 from benchmarks import overload
 from benchmarks.processes import describe_machine
+from dap.engines.base import parse_device
+from dap.engines.cores import available_cores
+from dap.options import PixelSize, threads_option
+from dap.panorama import decode
 from dap.progress import log_to_stderr, progress
 from demo.run import SAMPLE
+
+BATCHES = {"cpu": (1,), "cuda": (1, 4, 8, 16)}
 
 _PANORAMA = click.option(
     "--panorama",
@@ -29,7 +36,7 @@ _JSON = click.option(
 
 @click.group()
 def bench() -> None:
-    """Measure the service on this machine, which should be quiet."""
+    """Measure the service and the engines on this machine, which should be quiet."""
     log_to_stderr()
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
@@ -97,6 +104,83 @@ def soak(model: str, panorama: Path, requests: int, clients: int, json_path: Pat
     _write(json_path, {"machine": asdict(machine), "model": Path(model).name, "measured": result.as_dict()})
     if not result.is_sound:
         raise SystemExit(1)
+
+
+@bench.command()
+@click.option(
+    "--model",
+    default="dap-s",
+    show_default=True,
+    help="Name or file; vit-s, vit-b or vit-l: the official network in that size, untrained.",
+)
+@click.option("--against", help="The checkpoint of an exported model: a name or a file.")
+@click.option(
+    "--file",
+    "files",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Another exported file of the same model and size, in int8, say.",
+)
+@click.option(
+    "--contender",
+    "names",
+    multiple=True,
+    help="ENGINE:PRECISION, first the one that the others are compared with. By default eager:fp32, which is the plain "
+    "network, torch:fp32 and onnx:fp32; on a GPU eager:fp32, eager:bf16 and torch:bf16. What is not exported will be.",
+)
+@click.option("--size", type=PixelSize(), help="WxH of the input; by default the model's own.")
+@click.option(
+    "--batch", "batches", type=click.IntRange(min=1), multiple=True, help="By default 1; on a GPU 1, 4, 8, 16."
+)
+@click.option(
+    "--range",
+    "ranges",
+    type=click.Choice(["masks", "none"]),
+    multiple=True,
+    default=["masks", "none"],
+    show_default=True,
+    help="With range masks, or without.",
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@threads_option
+@_PANORAMA
+@click.option("--seconds", default=2.0, show_default=True, help="Of each turn; one run takes what it takes.")
+@click.option("--rounds", default=5, show_default=True, help="Turns of each contender.")
+@click.option("--price-per-hour", type=click.FloatRange(min=0, min_open=True), help="Of this machine, euros.")
+@_JSON
+def engine(
+    model: str,
+    against: str | None,
+    files: tuple[Path, ...],
+    names: tuple[str, ...],
+    size: tuple[int, int] | None,
+    batches: tuple[int, ...],
+    ranges: tuple[str, ...],
+    device: str,
+    threads: int | None,
+    panorama: Path,
+    seconds: float,
+    rounds: int,
+    price_per_hour: float | None,
+    json_path: Path | None,
+) -> None:
+    """The engines beside the plain network: time, memory, share of the machine's rate, cost, the same depth."""
+    from benchmarks.contenders import choose, find_subject
+    from benchmarks.engine import Heat, Setting, as_markdown, measure, turns
+
+    kind, _ = parse_device(device)
+    setting = Setting(device, threads or available_cores(), seconds, rounds, price_per_hour)
+    heats = [Heat(batch, name == "masks") for name in ranges for batch in batches or BATCHES[kind]]
+    with TemporaryDirectory(prefix="dap-bench-") as name:
+        folder = Path(name)
+        subject = find_subject(model, against, files, size, folder)
+        contenders, left_out = choose(subject, names, kind, setting.threads, panorama, folder)
+        pixels = decode(panorama.read_bytes(), size=subject.size).pixels
+        with progress("turns", turns(contenders, heats, rounds)) as advance:
+            result = measure(subject, contenders, heats, pixels, setting, folder, left_out, advance)
+    machine = describe_machine()
+    click.echo(f"{machine}; {setting.threads} threads\n\n{as_markdown(result)}")
+    _write(json_path, {"machine": asdict(machine), "setting": asdict(setting), "measured": asdict(result)})
 
 
 bench.add_command(overload.main, "overload")

@@ -79,6 +79,11 @@ def resident_mb(pid: int, field: str = "VmRSS") -> float:
     return _field(f"/proc/{pid}/status", field) / 1e6
 
 
+def forget_peak() -> None:
+    """Let `VmHWM` of this process begin anew, at what it has in memory now (proc_pid_clear_refs(5))."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def _cpu_seconds(stat: str) -> float:
     """From /proc/PID/stat; the name in parentheses may hold anything (proc_pid_stat(5))."""
     fields = stat.rpartition(")")[2].split()

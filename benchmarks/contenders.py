@@ -1,0 +1,173 @@
+"""Who takes part in `dap bench engine`: the plain network, the engines, and the files that they run."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from benchmarks.racer import EngineKind
+from dap.errors import InvalidParameter
+from dap.graph import GRAPH_PRECISIONS, GraphPrecision, read_graph_metadata
+from dap.model.config import EncoderName, NetworkConfig
+from dap.models import find_model, model_file
+
+UNTRAINED: tuple[EncoderName, ...] = ("vit-s", "vit-b", "vit-l")
+"""The official network in its three sizes: as models here they have weights that nobody trained."""
+
+DEFAULTS = {"cpu": ("eager:fp32", "torch:fp32", "onnx:fp32"), "cuda": ("eager:fp32", "eager:bf16", "torch:bf16")}
+
+_OFFICIAL_SIZE = (512, 1024)
+_IN_TORCH = ("fp32", "bf16")
+_SAID = 300
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One that takes part.
+
+    Attributes:
+        name: for the tables.
+        kind: an engine, or `eager`: the plain network in torch.
+        precision: of the run.
+        path: what it runs: a checkpoint or an exported file.
+    """
+
+    name: str
+    kind: EngineKind
+    precision: GraphPrecision
+    path: Path
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that all of them run.
+
+    Attributes:
+        name: for people.
+        size: (H, W) in pixels at which it is run.
+        checkpoint: its weights; None where there is nothing but exported files.
+        exported: files of it, for the same size.
+    """
+
+    name: str
+    size: tuple[int, int]
+    checkpoint: Path | None
+    exported: tuple[Path, ...]
+
+
+def find_subject(
+    model: str, against: str | None, files: Sequence[Path], size: tuple[int, int] | None, folder: Path
+) -> Subject:
+    """The model by its name or file.
+
+    Args:
+        model: a name that `dap models` lists, a checkpoint, an exported file, or one of `UNTRAINED`.
+        against: the checkpoint of an exported file, for those that run checkpoints.
+        files: exported files of the same model.
+        size: (H, W) to run at; by default the model's.
+        folder: for the checkpoint of an untrained one.
+
+    Raises:
+        ModelError: there is no such model, or its file is not what it should be.
+        InvalidParameter: a checkpoint was given with another.
+    """
+    if model in UNTRAINED:
+        return Subject(f"{model}, untrained", size or _OFFICIAL_SIZE, _untrained(model, folder), tuple(files))
+    found = find_model(model)
+    found = found.at(size or found.input_size)
+    path = model_file(found)
+    if not found.is_exported:
+        if against is not None:
+            raise InvalidParameter(f"{model} is a checkpoint itself: expected an exported file with --against.")
+        return Subject(found.name, found.input_size, path, tuple(files))
+    checkpoint = None if against is None else model_file(find_model(against))
+    return Subject(found.name, found.input_size, checkpoint, (path, *files))
+
+
+def _untrained(encoder: EncoderName, folder: Path) -> Path:
+    import torch
+
+    from dap.model.checkpoints import save_network
+    from dap.model.dap import DapNetwork
+
+    torch.manual_seed(0)
+    path = folder / f"{encoder}.safetensors"
+    size = json.dumps(_OFFICIAL_SIZE)
+    save_network(DapNetwork(NetworkConfig.official(encoder)), path, {"dap.name": encoder, "dap.input_size": size})
+    return path
+
+
+def choose(
+    subject: Subject, names: Sequence[str], device: str, threads: int, panorama: Path, folder: Path
+) -> tuple[list[Contender], dict[str, str]]:
+    """Those that take part, the first of which the others are held against; and who cannot, and why.
+
+    Args:
+        subject: what they run.
+        names: as `onnx:int8`, an engine or `eager` and a precision; none for the `DEFAULTS` of the device.
+        device: as torch names it.
+        threads: for exports.
+        panorama: that exports are verified on.
+        folder: for exports.
+
+    Raises:
+        InvalidParameter: a name is none.
+    """
+    chosen: list[Contender] = []
+    left_out: dict[str, str] = {}
+    given = {path: read_graph_metadata(path).precision for path in subject.exported}
+    for kind, precision in map(_parse, names or DEFAULTS[device.partition(":")[0]]):
+        name = f"{kind} {precision}"
+        try:
+            if kind in ("eager", "torch"):
+                path = _checkpoint(subject)
+            else:
+                files = [path for path, inside in given.items() if inside == precision]
+                path = files[0] if files else _export(subject, precision, threads, panorama, folder)
+        except _NotThere as error:
+            left_out[name] = str(error)
+        else:
+            chosen.append(Contender(name, kind, precision, path))
+    ran = {contender.path for contender in chosen}
+    for path, precision in given.items():
+        if path not in ran:
+            chosen.append(Contender(f"onnx {precision}, {path.name}", "onnx", precision, path))
+    return chosen, left_out
+
+
+def _parse(name: str) -> tuple[EngineKind, GraphPrecision]:
+    kind, _, precision = name.partition(":")
+    known = (kind in get_args(EngineKind), precision in (_IN_TORCH if kind in ("eager", "torch") else GRAPH_PRECISIONS))
+    if not all(known):
+        raise InvalidParameter(
+            f"No contender is named {name!r}: expected eager or torch in fp32 or bf16, as eager:fp32, or onnx or "
+            f"tensorrt in one of {', '.join(GRAPH_PRECISIONS)}."
+        )
+    return kind, precision  # type: ignore[return-value]
+
+
+class _NotThere(Exception):
+    """What it would run is not there and cannot be made; the message says why."""
+
+
+def _checkpoint(subject: Subject) -> Path:
+    if subject.checkpoint is None:
+        raise _NotThere("there is no checkpoint; give it with --against")
+    return subject.checkpoint
+
+
+def _export(subject: Subject, precision: GraphPrecision, threads: int, panorama: Path, folder: Path) -> Path:
+    """By `dap export`, as a user would, in a process whose memory is gone after."""
+    if subject.checkpoint is None:
+        raise _NotThere("there is no file in this precision, and no checkpoint to export")
+    path = folder / f"{precision}.onnx"
+    height, width = subject.size
+    command = [sys.executable, "-m", "dap", "export", "--model", str(subject.checkpoint), "--output", str(path)]
+    command += ["--precision", precision, "--size", f"{width}x{height}", "--threads", str(threads)]
+    run = subprocess.run([*command, "--panorama", str(panorama)], capture_output=True, text=True)
+    if run.returncode:
+        raise _NotThere(run.stderr.strip().rpartition("\n")[2][-_SAID:])
+    return path

@@ -1,0 +1,346 @@
+"""The engines beside the plain network: time, memory, share of the machine, and whether they give the same metres.
+
+All take turns in one run, each in a process of its own (`benchmarks.racer`), and with them a large matrix product, so
+that the share of its rate that a network reaches is of the same minute.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.contenders import Contender, Subject
+from benchmarks.load import percentile
+from benchmarks.race import Record, race
+from benchmarks.racer import Entry
+from dap.graph import GraphPrecision
+
+CEILING_PRECISIONS: tuple[GraphPrecision, ...] = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How they are run.
+
+    Attributes:
+        device: `cpu`, `cuda` or `cuda:N`.
+        threads: that work on the CPU.
+        seconds: of a turn, at least; one run takes what it takes.
+        rounds: turns of each.
+        price_per_hour: of the machine, euros; None if it is not to be counted.
+    """
+
+    device: str
+    threads: int
+    seconds: float
+    rounds: int
+    price_per_hour: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender with one batch size, with range masks or without. Megabytes of 10^6 bytes.
+
+    Attributes:
+        name: of the contender.
+        in_range: with range masks.
+        batch: panoramas at a time.
+        p50_ms: of a batch.
+        p90_ms: likewise.
+        per_s: panoramas a second, by the median.
+        times: how many times as fast as the reference: the median of the rounds' ratios.
+        cpu_ms: processor milliseconds of a panorama.
+        peak_mb: in memory at most, beyond what its libraries take when they are loaded; of `loading_mb` and
+            `running_mb` the greater.
+        peak_of_reference: that as a part of the reference's.
+        loading_mb: in memory at most, up to the end of the first run, libraries included.
+        running_mb: likewise since then.
+        imported_mb: of the libraries alone.
+        device_mb: of the GPU's memory, as its driver counts, what CUDA itself needs included; None on a CPU.
+        allocated_mb: of torch's tensors there at most; None where torch does not know.
+        tflops: 10^12 counted FLOP a second; None where there is no checkpoint to count.
+        of_product: that as a part of the rate of a large matrix product in the same precision, in the same run.
+        log_depth_max: greatest difference in the natural logarithm of depth from the reference, on one batch.
+        log_depth_mean: likewise on average.
+        per_hour: panoramas.
+        per_euro: panoramas; None without a price.
+    """
+
+    name: str
+    in_range: bool
+    batch: int
+    p50_ms: float
+    p90_ms: float
+    per_s: float
+    times: float
+    cpu_ms: float
+    peak_mb: float
+    peak_of_reference: float
+    loading_mb: float
+    running_mb: float
+    imported_mb: float
+    device_mb: float | None
+    allocated_mb: float | None
+    tflops: float | None
+    of_product: float | None
+    log_depth_max: float
+    log_depth_mean: float
+    per_hour: float
+    per_euro: float | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that one run measured.
+
+    Attributes:
+        subject: name of the model.
+        size: (H, W) in pixels.
+        gflop: of one panorama by whether it has range masks; empty where there is no checkpoint to count.
+        product_tflops: rate of a large matrix product, by precision: the median over the run.
+        rows: in the order in which they ran.
+        left_out: contenders that could not run, and why.
+    """
+
+    subject: str
+    size: tuple[int, int]
+    gflop: Mapping[bool, float]
+    product_tflops: Mapping[str, float]
+    rows: Sequence[Row]
+    left_out: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Heat:
+    """One batch size, with range masks or without: what all contenders run in turns."""
+
+    batch: int
+    in_range: bool
+
+
+def measure(
+    subject: Subject,
+    contenders: Sequence[Contender],
+    heats: Sequence[Heat],
+    pixels: npt.NDArray[np.uint8],
+    setting: Setting,
+    folder: Path,
+    left_out: Mapping[str, str],
+    advance: Callable[[int], None],
+) -> Result:
+    """Run them.
+
+    Args:
+        subject: what they run.
+        contenders: the first of them is the reference.
+        heats: one after the other.
+        pixels: uint8 (H, W, 3), a panorama of the subject's size; a batch has it turned in several ways.
+        setting: how.
+        folder: for what passes between the processes.
+        left_out: for the result.
+        advance: told of each turn; there are as many as `turns` says.
+
+    Raises:
+        RacerFailed: one cannot run.
+    """
+    flop = {heat.in_range: _flop(subject, heat.in_range) for heat in heats}
+    rows: list[Row] = []
+    products: dict[GraphPrecision, list[float]] = {}
+    for number, heat in enumerate(heats):
+        panoramas = folder / f"panoramas-{number}.npy"
+        np.save(panoramas, turned(pixels, heat.batch))
+        entries = [
+            _entry(contender, subject, heat, setting, panoramas, folder / f"depth-{number}-{place}.npy")
+            for place, contender in enumerate(contenders)
+        ]
+        ceilings = [
+            Entry("product", precision, setting.device, setting.threads) for precision in ceiling_precisions(contenders)
+        ]
+        records = race([*entries, *ceilings], setting.seconds, setting.rounds, advance)
+        rates = {record.entry.precision: record.rate for record in records[len(entries) :]}
+        for precision, rate in rates.items():
+            products.setdefault(precision, []).append(rate / 1e12)
+        rows += [
+            row_of(contender.name, heat, record, records[0], flop[heat.in_range], rates, setting.price_per_hour)
+            for contender, record in zip(contenders, records, strict=False)
+        ]
+    return Result(
+        subject.name,
+        subject.size,
+        {in_range: counted / 1e9 for in_range, counted in flop.items() if counted is not None},
+        {precision: statistics.median(found) for precision, found in products.items()},
+        rows,
+        left_out,
+    )
+
+
+def turns(contenders: Sequence[Contender], heats: Sequence[Heat], rounds: int) -> int:
+    """How many of them `measure` takes."""
+    return len(heats) * rounds * (len(contenders) + len(ceiling_precisions(contenders)))
+
+
+def ceiling_precisions(contenders: Sequence[Contender]) -> list[GraphPrecision]:
+    """Those of the contenders in which there is a rate to compare with."""
+    found = dict.fromkeys(contender.precision for contender in contenders)
+    return [precision for precision in found if precision in CEILING_PRECISIONS]
+
+
+def turned(pixels: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
+    """The same panorama `count` times, each time turned further: uint8 (count, H, W, 3)."""
+    width = pixels.shape[1]
+    return np.stack([np.roll(pixels, index * width // count, axis=1) for index in range(count)])
+
+
+def _entry(contender: Contender, subject: Subject, heat: Heat, setting: Setting, panoramas: Path, depth: Path) -> Entry:
+    return Entry(
+        contender.kind,
+        contender.precision,
+        setting.device,
+        setting.threads,
+        str(contender.path),
+        subject.size,
+        heat.in_range,
+        str(panoramas),
+        str(depth),
+    )
+
+
+def _flop(subject: Subject, in_range: bool) -> int | None:
+    """Of one panorama, as the network is written: what an engine saves of it, it has still done."""
+    if subject.checkpoint is None:
+        return None
+    from dap.model.checkpoints import load_network
+    from dap.model.flop import network_flop
+
+    return network_flop(load_network(subject.checkpoint).config, subject.size, in_range=in_range)
+
+
+def row_of(
+    name: str,
+    heat: Heat,
+    record: Record,
+    reference: Record,
+    flop: int | None,
+    rates: Mapping[GraphPrecision, float],
+    price_per_hour: float | None,
+) -> Row:
+    """What one contender's turns come to, beside those of the reference in the same rounds.
+
+    Args:
+        name: of the contender.
+        heat: that they ran.
+        record: of the contender.
+        reference: of whom it is compared with.
+        flop: of one panorama.
+        rates: FLOP a second of a large matrix product, by precision.
+        price_per_hour: of the machine.
+    """
+    ascending = sorted(record.seconds)
+    p50 = statistics.median(ascending)
+    per_s = heat.batch / p50
+    rate = None if flop is None else flop * per_s
+    product = rates.get(record.entry.precision)
+    difference = log_difference(np.load(record.entry.depth), np.load(reference.entry.depth))
+    return Row(
+        name=name,
+        in_range=heat.in_range,
+        batch=heat.batch,
+        p50_ms=1000 * p50,
+        p90_ms=1000 * percentile(ascending, 0.9),
+        per_s=per_s,
+        times=times(record, reference),
+        cpu_ms=1000 * sum(turn.cpu_s for turn in record.turns) / (heat.batch * len(ascending)),
+        peak_mb=record.peak_mb,
+        peak_of_reference=record.peak_mb / reference.peak_mb,
+        loading_mb=record.ready.loading_mb,
+        running_mb=record.running_mb,
+        imported_mb=record.ready.imported_mb,
+        device_mb=record.device_mb,
+        allocated_mb=max(turn.allocated_mb for turn in record.turns) or None,
+        tflops=None if rate is None else rate / 1e12,
+        of_product=None if rate is None or product is None else rate / product,
+        log_depth_max=float(difference.max()),
+        log_depth_mean=float(difference.mean()),
+        per_hour=3600 * per_s,
+        per_euro=None if price_per_hour is None else 3600 * per_s / price_per_hour,
+    )
+
+
+def times(record: Record, reference: Record) -> float:
+    """How many times as fast as the reference: round by round, since what slows one slows the other, and the median."""
+    return statistics.median(
+        statistics.median(theirs.seconds) / statistics.median(own.seconds)
+        for own, theirs in zip(record.turns, reference.turns, strict=True)
+    )
+
+
+def log_difference(depth: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """How far the natural logarithms of two depths, metres, are apart."""
+    difference: npt.NDArray[np.float64] = np.log(depth.astype(np.float64)) - np.log(reference.astype(np.float64))
+    return np.abs(difference)
+
+
+def as_markdown(result: Result) -> str:
+    """Tables for docs/performance.md."""
+    height, width = result.size
+    on_device = any(row.device_mb is not None for row in result.rows)
+    lines = [f"{result.subject}, {width}x{height}", "", *_counted(result), ""]
+    columns = ["runs", "range", "batch", "p50 ms", "p90 ms", "panoramas/s", "times", "CPU ms each", "peak MB", "of it"]
+    columns += ["running MB", *(["GPU MB"] if on_device else []), "TFLOP/s", "of a product", "ln depth, max", "mean"]
+    lines += _table(columns, [_cells(row, on_device) for row in result.rows])
+    lines += ["", *_table(["runs", "range", "batch", "panoramas an hour", "a euro"], list(map(_costs, result.rows)))]
+    return "\n".join([*lines, *(["", *_left_out(result)] if result.left_out else [])])
+
+
+def _counted(result: Result) -> list[str]:
+    counted = [
+        f"{gflop:.1f} GFLOP {'with' if masks else 'without'} range masks" for masks, gflop in result.gflop.items()
+    ]
+    rates = [f"{rate:.3g} TFLOP/s in {precision}" for precision, rate in result.product_tflops.items()]
+    return [
+        f"One panorama: {', '.join(counted) or 'not counted'}. A large matrix product: {', '.join(rates) or 'none'}."
+    ]
+
+
+def _cells(row: Row, on_device: bool) -> list[str]:
+    return [
+        row.name,
+        _range(row),
+        str(row.batch),
+        f"{row.p50_ms:.1f}",
+        f"{row.p90_ms:.1f}",
+        f"{row.per_s:.3g}",
+        f"{row.times:.2f}",
+        f"{row.cpu_ms:.0f}",
+        f"{row.peak_mb:.0f}",
+        f"{row.peak_of_reference:.2f}",
+        f"{row.running_mb:.0f}",
+        *([_or_dash(row.device_mb, ".0f")] if on_device else []),
+        _or_dash(row.tflops, ".3g"),
+        _or_dash(row.of_product, ".0%"),
+        f"{row.log_depth_max:.1e}",
+        f"{row.log_depth_mean:.1e}",
+    ]
+
+
+def _costs(row: Row) -> list[str]:
+    return [row.name, _range(row), str(row.batch), f"{row.per_hour:.0f}", _or_dash(row.per_euro, ".0f")]
+
+
+def _left_out(result: Result) -> list[str]:
+    return [f"Left out: {name}: {reason}" for name, reason in result.left_out.items()]
+
+
+def _range(row: Row) -> str:
+    return "masks" if row.in_range else "none"
+
+
+def _or_dash(number: float | None, form: str) -> str:
+    return "" if number is None else format(number, form)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns), *(f"| {' | '.join(row)} |" for row in rows)]

@@ -1,0 +1,95 @@
+"""What the engines' turns come to."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.contenders import Contender
+from benchmarks.engine import Heat, Result, Row, as_markdown, ceiling_precisions, row_of, times, turned, turns
+from benchmarks.race import Record
+from benchmarks.racer import Entry, Ready, Turn
+
+HEAT = Heat(batch=2, in_range=True)
+
+
+def record(folder: Path, name: str, *rounds: tuple[float, ...], depth: float = 2.0, loading_mb: float = 500) -> Record:
+    file = folder / f"{name}.npy"
+    np.save(file, np.full((2, 4, 8), depth, np.float32))
+    ready = Ready(imported_mb=100, loading_mb=loading_mb)
+    entry = Entry("onnx", "fp32", "cpu", 1, depth=str(file))
+    return Record(entry, ready, turns=[Turn(seconds, cpu_s=2 * sum(seconds), running_mb=400) for seconds in rounds])
+
+
+@pytest.fixture
+def row(tmp_path: Path) -> Row:
+    reference = record(tmp_path, "eager", (2.0, 2.0), (6.0,), (2.0,), depth=2 * np.e, loading_mb=900)
+    return row_of(
+        "onnx fp32",
+        HEAT,
+        record(tmp_path, "onnx", (1.0, 0.5, 1.0), (2.0,), (1.0,)),
+        reference,
+        flop=3 * 10**12,
+        rates={"fp32": 12e12},
+        price_per_hour=0.5,
+    )
+
+
+def test_times_are_compared_round_by_round(tmp_path: Path) -> None:
+    """In the second round the machine was three times slower for both."""
+    reference = record(tmp_path, "eager", (2.0,), (6.0,), (2.2,))
+    assert times(record(tmp_path, "onnx", (1.0,), (3.0,), (1.0,)), reference) == 2.0
+
+
+def test_a_rate_is_of_all_panoramas_of_a_batch(row: Row) -> None:
+    assert (row.p50_ms, row.p90_ms, row.per_s) == (1000, 2000, 2)
+    assert row.cpu_ms == pytest.approx(1000 * 2 * 5.5 / (2 * 5)), "two threads, five runs, two panoramas each"
+
+
+def test_memory_is_what_came_beyond_the_libraries(row: Row) -> None:
+    assert (row.peak_mb, row.peak_of_reference) == (400, 400 / 800)
+
+
+def test_a_share_is_of_the_rate_of_a_product(row: Row) -> None:
+    assert (row.tflops, row.of_product) == (6, 0.5)
+
+
+def test_panoramas_of_an_hour_are_divided_by_its_price(row: Row) -> None:
+    assert (row.per_hour, row.per_euro) == (7200, 14400)
+
+
+def test_another_depth_shows(row: Row) -> None:
+    """Twice e metres and two."""
+    assert (row.log_depth_max, row.log_depth_mean) == (pytest.approx(1), pytest.approx(1))
+
+
+def test_without_a_count_or_a_price_there_is_no_share_and_no_cost(tmp_path: Path) -> None:
+    alone = record(tmp_path, "onnx", (1.0,))
+    row = row_of("onnx int8", HEAT, alone, alone, flop=None, rates={}, price_per_hour=None)
+    assert (row.tflops, row.of_product, row.per_euro, row.times) == (None, None, None, 1)
+
+
+def test_a_batch_has_the_panorama_turned_in_several_ways() -> None:
+    pixels = np.arange(8, dtype=np.uint8)[None, :, None].repeat(4, axis=0).repeat(3, axis=2)
+    assert turned(pixels, 4)[:, 0, :, 0].tolist() == [
+        [0, 1, 2, 3, 4, 5, 6, 7],
+        [6, 7, 0, 1, 2, 3, 4, 5],
+        [4, 5, 6, 7, 0, 1, 2, 3],
+        [2, 3, 4, 5, 6, 7, 0, 1],
+    ]
+
+
+def test_a_product_runs_in_each_precision_that_has_one() -> None:
+    contenders = [Contender("", "onnx", precision, Path()) for precision in ("fp32", "int8", "bf16", "fp32")]
+    assert ceiling_precisions(contenders) == ["fp32", "bf16"]
+    assert turns(contenders, [HEAT, HEAT], rounds=3) == 2 * 3 * (4 + 2)
+
+
+def test_the_tables_name_what_was_left_out(row: Row) -> None:
+    result = Result("dap-s", (256, 512), {True: 13.7}, {"fp32": 0.2}, [row], {"onnx bf16": "ONNX Runtime cannot"})
+    text = as_markdown(result)
+    assert "dap-s, 512x256" in text
+    assert "| onnx fp32 | masks | 2 | 7200 | 14400 |" in text
+    assert text.endswith("Left out: onnx bf16: ONNX Runtime cannot")
+    widths = {line.count("|") for line in text.split("\n\n")[2].splitlines()}
+    assert len(widths) == 1, "every line of the table has as many cells"
