@@ -29,6 +29,7 @@ def create_engine(
     threads: int | None = None,
     precision: Precision = "fp32",
     max_batch_size: int = 4,
+    gpu_arena_gb: float | None = None,
 ) -> Engine:
     """An engine with the model loaded, not yet warm.
 
@@ -46,6 +47,8 @@ def create_engine(
         max_batch_size: panoramas that run together at most, see `dap.resolutions.batch_limit` for those of another size
             than the model's input size; the tensorrt engine builds its plans for it, and runs larger batches in parts.
             The others take any.
+        gpu_arena_gb: of the onnx engine on a GPU: gigabytes that each of its sessions takes there at most, see
+            `dap.engines.onnx.OnnxEngine`; by default what they need.
 
     Raises:
         ModelFileMissing: the model's file is not on this machine; the message says what to put where.
@@ -64,12 +67,16 @@ def create_engine(
         )
     if engine == "torch" and exported:
         raise EngineUnavailable(f"The torch engine runs checkpoints, and {model.name} is an exported file: use onnx.")
+    if gpu_arena_gb is not None and (engine == "tensorrt" or not exported):
+        raise EngineUnavailable("gpu_arena_gb limits the onnx engine alone: expected none for any other.")
     if exported:
         if precision != "fp32":
             raise EngineUnavailable(
                 f"An exported file runs in the precision it has inside: {model.name} does not run in {precision}."
             )
-        open_engine = _tensorrt(model, device, max_batch_size) if engine == "tensorrt" else _onnx(device, threads)
+        open_engine = (
+            _tensorrt(model, device, max_batch_size) if engine == "tensorrt" else _onnx(device, threads, gpu_arena_gb)
+        )
         return EngineOfSizes(model, open_engine) if model.siblings else open_engine(model)
     try:
         from dap.engines.torch import TorchEngine
@@ -80,12 +87,14 @@ def create_engine(
     return TorchEngine(path, model, device=device, threads=threads, precision=precision)
 
 
-def _onnx(device: str, threads: int | None) -> Callable[[Model], Engine]:
+def _onnx(device: str, threads: int | None, gpu_arena_gb: float | None) -> Callable[[Model], Engine]:
     from dap.engines.lanes import Crowd
     from dap.engines.onnx import OnnxEngine
 
     crowd = Crowd()
-    return lambda model: OnnxEngine(model_file(model), model, device=device, threads=threads, crowd=crowd)
+    return lambda model: OnnxEngine(
+        model_file(model), model, device=device, threads=threads, crowd=crowd, gpu_arena_gb=gpu_arena_gb
+    )
 
 
 def _tensorrt(whole: Model, device: str, max_batch_size: int) -> Callable[[Model], Engine]:

@@ -164,8 +164,7 @@ def _runtime() -> ModuleType:
         from cuda.bindings import runtime
     except ImportError as error:
         raise EngineUnavailable(
-            f"The tensorrt engine needs cuda-python, which cannot be loaded ({error}): "
-            "pip install 'depth-any-panorama[gpu]'."
+            f"A GPU needs cuda-python, which cannot be loaded ({error}): pip install 'depth-any-panorama[gpu]'."
         ) from error
     module: ModuleType = runtime
     return module

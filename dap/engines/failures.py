@@ -5,7 +5,14 @@ import re
 from dap.errors import DeviceLost, EngineError, OutOfMemory
 
 _NO_ROOM = re.compile(
-    r"out ?of ?memory|allocate memory|bad.?alloc|(CUBLAS|CUDNN|CUSOLVER|CUFFT)_STATUS_ALLOC_FAILED", re.IGNORECASE
+    "|".join(
+        (
+            r"out ?of ?memory|allocate memory|bad.?alloc",
+            "(CUBLAS|CUDNN|CUSOLVER|CUFFT)_STATUS_ALLOC_FAILED",
+            "Available memory of .* is smaller than requested",  # ONNX Runtime at the limit of an arena
+        )
+    ),
+    re.IGNORECASE,
 )
 # After these errors "the process is in an inconsistent state and any further CUDA work will return the same error. To
 # continue using CUDA, the process must be terminated and relaunched" (CUDA Runtime API, cudaError_t); or the device is

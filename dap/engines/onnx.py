@@ -37,6 +37,7 @@ class OnnxEngine:
         device: str = "auto",
         threads: int | None = None,
         crowd: Crowd | None = None,
+        gpu_arena_gb: float | None = None,
     ) -> None:
         """Load the graph.
 
@@ -47,6 +48,8 @@ class OnnxEngine:
             threads: that work on one batch on the CPU.
             crowd: of the engines that share the cores of the CPU with this one, such as those of the same model for
                 other input sizes.
+            gpu_arena_gb: of a GPU's memory, that each of the two sessions there, with range masks and without, takes at
+                most for weights and for what it computes; as `dap.engines.sessions.open_session` has it.
 
         Raises:
             ModelFileInvalid: the file is no ONNX file of ours, or not the one that the registry describes.
@@ -57,9 +60,9 @@ class OnnxEngine:
         self.sizes = (self.input_size,)
         self.thresholds = metadata.thresholds
         cores = threads or available_cores()
-        opened = open_session(path, device, cores)
+        opened = open_session(path, device, cores, gpu_arena_gb)
         _check_signature(opened.session, metadata, path)
-        self.device = "cpu" if opened.gpu is None else f"cuda:{opened.gpu}"
+        self.device = "cpu" if opened.gpu is None else f"cuda:{opened.gpu.number}"
         self._runs: Lanes | Bindings | None
         if opened.gpu is None:
             self._runs = Lanes(path, opened.session, len(self.thresholds), cores, crowd or Crowd())
@@ -67,7 +70,7 @@ class OnnxEngine:
             self._runs = Bindings(
                 lambda in_range: new_session(path, cores, opened.providers, in_range=in_range),
                 opened.session,
-                ("cuda", opened.gpu),
+                opened.gpu,
                 self.input_size,
                 len(self.thresholds),
             )
@@ -93,7 +96,9 @@ class OnnxEngine:
 
     def close(self) -> None:
         """Drop the sessions and their memory."""
-        self._runs = None
+        runs, self._runs = self._runs, None
+        if isinstance(runs, Bindings):
+            runs.close()
 
 
 def _check_signature(session: ort.InferenceSession, metadata: GraphMetadata, path: Path) -> None:

@@ -1,7 +1,9 @@
 """Sessions of ONNX Runtime: which device they are on, and with which options."""
 
+import io
 import logging
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from dap.engines.base import parse_device
+from dap.engines.cuda import CudaDevice
 from dap.errors import EngineUnavailable, ModelFileInvalid
 from dap.graph import without_range
 
@@ -16,6 +19,7 @@ _log = logging.getLogger(__name__)
 
 CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
+_CPU_INSTEAD = "Ask for the device cpu, or cuda,cpu to let the CPU stand in."
 # ONNX Runtime's exceptions have no common ancestor but Exception.
 FAILURES = (
     native.EPFail,
@@ -44,15 +48,15 @@ class Opened:
     Attributes:
         session: of the whole graph.
         providers: ONNX Runtime's execution providers, in the order in which they are asked.
-        gpu: number of the CUDA device that it is on; None for the CPU.
+        gpu: the CUDA device that it is on; None for the CPU.
     """
 
     session: ort.InferenceSession
     providers: Providers
-    gpu: int | None = None
+    gpu: CudaDevice | None = None
 
 
-def open_session(path: Path, device: str, threads: int) -> Opened:
+def open_session(path: Path, device: str, threads: int, gpu_arena_gb: float | None = None) -> Opened:
     """A session on the device that is asked for.
 
     Args:
@@ -61,9 +65,12 @@ def open_session(path: Path, device: str, threads: int) -> Opened:
             `,cpu` after it, as in `cuda,cpu`, the CPU stands in for a GPU that does not start, and a warning says so.
             Without it that is an error: nobody serves on the CPU without knowing.
         threads: that work on one panorama on the CPU.
+        gpu_arena_gb: gigabytes of a GPU's memory that the session's arena grows to at most, weights among them; by
+            default as far as there is any. A run that needs more fails as one for which there is no room.
 
     Raises:
-        EngineUnavailable: the device asked for cannot be had, or has not the precision of the file.
+        EngineUnavailable: the device asked for cannot be had, has not the precision of the file, or its arena has no
+            room for the weights.
         ModelFileInvalid: ONNX Runtime cannot load the file.
     """
     wanted = device.removesuffix(",cpu")
@@ -78,19 +85,24 @@ def open_session(path: Path, device: str, threads: int) -> Opened:
             raise EngineUnavailable(
                 f"{wanted} was asked for, and ONNX Runtime is built without CUDA here: install onnxruntime-gpu."
             )
-        opened = _on_gpu(path, number or 0, threads)
+        opened = _on_gpu(path, number or 0, threads, gpu_arena_gb)
     except EngineUnavailable as error:
         if wanted == device:
             raise
         _log.warning("onnx engine: cpu with %d threads, which %s allows: %s", threads, device, error)
         return Opened(new_session(path, threads, [CPU]), [CPU])
-    _log.info("onnx engine: cuda:%d, %s", opened.gpu, "as asked for" if kind == "cuda" else "the first GPU found")
+    _log.info("onnx engine: cuda:%d, %s", number or 0, "as asked for" if kind == "cuda" else "the first GPU found")
     return opened
 
 
-def _on_gpu(path: Path, number: int, threads: int) -> Opened:
+def _on_gpu(path: Path, number: int, threads: int, arena_gb: float | None) -> Opened:
     """With CUDA graphs where ONNX Runtime can record the whole of the file as one, else without."""
-    options: dict[str, object] = {"device_id": number, "arena_extend_strategy": "kSameAsRequested"}
+    try:
+        gpu = CudaDevice(number)
+    except EngineUnavailable as error:
+        raise EngineUnavailable(f"{error} {_CPU_INSTEAD}") from error
+    _load_cuda()
+    options = _cuda_options(path, number, arena_gb)
     providers: Providers = [(_CUDA, options | {"enable_cuda_graph": "1"}), CPU]
     try:
         session = new_session(path, threads, providers)
@@ -101,10 +113,39 @@ def _on_gpu(path: Path, number: int, threads: int) -> Opened:
     # ONNX Runtime goes on without a provider whose libraries do not load.
     if _CUDA not in session.get_providers():
         raise EngineUnavailable(
-            f"ONNX Runtime is built for CUDA and cannot start cuda:{number}: no GPU, or driver, CUDA and cuDNN do not "
-            "fit together. Ask for the device cpu, or cuda,cpu to let the CPU stand in."
+            f"ONNX Runtime is built for CUDA and cannot start cuda:{number}: driver, CUDA and cuDNN are not all here, "
+            f"or do not fit together. {_CPU_INSTEAD}"
         )
-    return Opened(session, providers, number)
+    return Opened(session, providers, gpu)
+
+
+def _load_cuda() -> None:
+    """Load CUDA and cuDNN as pip installs them, where it has; the linker would look for those of the system only."""
+    with redirect_stdout(io.StringIO()) as printed:
+        ort.preload_dlls()
+    for line in printed.getvalue().splitlines():
+        _log.warning("onnx engine: %s", line)
+
+
+def _cuda_options(path: Path, number: int, arena_gb: float | None) -> dict[str, object]:
+    """See "CUDA Execution Provider, configuration options" of ONNX Runtime's documentation."""
+    options: dict[str, object] = {
+        "device_id": number,
+        # To the next power of two, as it would grow by default, it may take twice what is needed.
+        "arena_extend_strategy": "kSameAsRequested",
+        # What the file says is float32 is computed in float32, as by every engine.
+        "use_tf32": "0",
+    }
+    if arena_gb is not None:
+        limit = int(arena_gb * 1e9)
+        size = path.stat().st_size
+        # ONNX Runtime counts weights and refuses none: beyond the limit with them, it would know of no limit at all.
+        if size >= limit:
+            raise EngineUnavailable(
+                f"An arena of {arena_gb:g} GB has no room for the {size / 1e9:.3g} GB of {path.name}: expected more."
+            )
+        options["gpu_mem_limit"] = limit
+    return options
 
 
 def new_session(path: Path, threads: int, providers: Providers, *, in_range: bool = True) -> ort.InferenceSession:

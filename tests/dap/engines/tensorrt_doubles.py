@@ -1,19 +1,16 @@
-"""TensorRT and the CUDA runtime, played without a GPU: as strict as their documentation, and lazier than they are.
+"""TensorRT, played without a GPU over the double of CUDA: as strict as its documentation, and lazier than it is.
 
-Memory of the GPU is memory of its own here, and nothing enqueued on a stream happens before somebody waits for it, so
-that a copy that is forgotten, or waited for too late, shows. A plan is the ONNX graph it was built of, and ONNX Runtime
-runs it.
+A plan is the ONNX graph it was built of, and ONNX Runtime runs it.
 """
-# ruff: noqa: N801, N802, N815 - the names are theirs
+# ruff: noqa: N802 - the names are theirs
 
 import ctypes
 import enum
 import itertools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import numpy as np
 import onnx
@@ -21,121 +18,7 @@ import onnxruntime
 import pytest
 
 from dap.engines import tensorrt_library
-
-STREAM = 77
-
-
-class cudaError_t(enum.IntEnum):
-    cudaSuccess = 0
-    cudaErrorMemoryAllocation = 2
-    cudaErrorNoDevice = 100
-    cudaErrorIllegalAddress = 700
-
-
-_WORDS = {
-    cudaError_t.cudaErrorMemoryAllocation: b"out of memory",
-    cudaError_t.cudaErrorNoDevice: b"no CUDA-capable device is detected",
-    cudaError_t.cudaErrorIllegalAddress: b"an illegal memory access was encountered",
-}
-
-
-class FakeCuda(ModuleType):
-    """`cuda.bindings.runtime`.
-
-    Attributes:
-        gpus: how many there are.
-        gpu_name: of each.
-        driver: the CUDA version that it supports.
-        failures: the error that a function gives from now on.
-        memory: what is allocated, by address.
-        copied: (direction, bytes) of each copy asked for.
-        current: the device of the calling thread.
-        streams: how many are open.
-    """
-
-    cudaError_t = cudaError_t
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice="up", cudaMemcpyDeviceToHost="down")
-    cudaStreamNonBlocking = 1
-    cudaHostAllocDefault = 0
-
-    def __init__(self) -> None:
-        super().__init__("cuda.bindings.runtime")
-        self.gpus = 2
-        self.gpu_name = b"NVIDIA H200"
-        self.driver = 13000
-        self.failures: dict[str, cudaError_t] = {}
-        self.memory: dict[int, ctypes.Array[Any]] = {}
-        self.copied: list[tuple[str, int]] = []
-        self.current: int | None = None
-        self.streams = 0
-        self._enqueued: list[Callable[[], object]] = []
-
-    def enqueue(self, work: Callable[[], object]) -> None:
-        self._enqueued.append(work)
-
-    def cudaGetErrorString(self, error: cudaError_t) -> tuple[object, ...]:
-        return cudaError_t.cudaSuccess, _WORDS[error]
-
-    def cudaGetDeviceCount(self) -> tuple[object, ...]:
-        return self._answer("cudaGetDeviceCount", self.gpus)
-
-    def cudaSetDevice(self, number: int) -> tuple[object, ...]:
-        self.current = number
-        return self._answer("cudaSetDevice")
-
-    def cudaDriverGetVersion(self) -> tuple[object, ...]:
-        return self._answer("cudaDriverGetVersion", self.driver)
-
-    def cudaGetDeviceProperties(self, number: int) -> tuple[object, ...]:
-        properties = SimpleNamespace(name=self.gpu_name, major=9, minor=0, multiProcessorCount=132)
-        return self._answer("cudaGetDeviceProperties", properties)
-
-    def cudaMalloc(self, size: int) -> tuple[object, ...]:
-        return self._allocate("cudaMalloc", size)
-
-    def cudaHostAlloc(self, size: int, flags: int) -> tuple[object, ...]:
-        return self._allocate("cudaHostAlloc", size)
-
-    def cudaFree(self, address: int) -> tuple[object, ...]:
-        del self.memory[address]
-        return self._answer("cudaFree")
-
-    def cudaFreeHost(self, address: int) -> tuple[object, ...]:
-        del self.memory[address]
-        return self._answer("cudaFreeHost")
-
-    def cudaStreamCreateWithFlags(self, flags: int) -> tuple[object, ...]:
-        self.streams += 1
-        return self._answer("cudaStreamCreateWithFlags", STREAM)
-
-    def cudaStreamDestroy(self, stream: int) -> tuple[object, ...]:
-        self.streams -= 1
-        return self._answer("cudaStreamDestroy")
-
-    def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: str, stream: int) -> tuple[object, ...]:
-        assert stream == STREAM
-        assert size <= min(len(self.memory[to]), len(self.memory[source]))
-        self.copied.append((kind, size))
-        self.enqueue(lambda: ctypes.memmove(to, source, size))
-        return self._answer("cudaMemcpyAsync")
-
-    def cudaStreamSynchronize(self, stream: int) -> tuple[object, ...]:
-        assert stream == STREAM
-        for work in self._enqueued:
-            work()
-        self._enqueued.clear()
-        return self._answer("cudaStreamSynchronize")
-
-    def _allocate(self, function: str, size: int) -> tuple[object, ...]:
-        memory = (ctypes.c_uint8 * size)()
-        if function not in self.failures:
-            self.memory[ctypes.addressof(memory)] = memory
-        return self._answer(function, ctypes.addressof(memory))
-
-    def _answer(self, function: str, *results: object) -> tuple[object, ...]:
-        if error := self.failures.get(function):
-            return (error, *(None for _ in results))
-        return (cudaError_t.cudaSuccess, *results)
+from tests.dap.engines.cuda_doubles import STREAM, FakeCuda, install_cuda
 
 
 class _Severity(enum.IntEnum):
@@ -335,11 +218,7 @@ class FakeContext:
 
 def install(monkeypatch: pytest.MonkeyPatch, version: str = "11.4.0.106") -> FakeTensorrt:
     """Have `import tensorrt` and `from cuda.bindings import runtime` find the doubles."""
-    cuda = FakeCuda()
-    trt = FakeTensorrt(cuda, version)
-    bindings = ModuleType("cuda.bindings")
-    monkeypatch.setattr(bindings, "runtime", cuda, raising=False)
-    for name, module in (("cuda", ModuleType("cuda")), ("cuda.bindings", bindings), ("tensorrt", trt)):
-        monkeypatch.setitem(sys.modules, name, module)
+    trt = FakeTensorrt(install_cuda(monkeypatch), version)
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
     tensorrt_library.tensorrt_logger.cache_clear()
     return trt

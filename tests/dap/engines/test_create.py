@@ -13,6 +13,7 @@ from dap.model.checkpoints import save_network
 from dap.model.config import NetworkConfig
 from dap.model.dap import DapNetwork
 from dap.models import find_model
+from tests.dap.engines.onnx_doubles import CudaBuild
 from tests.dap.graphs import red_graph, save
 
 
@@ -46,6 +47,18 @@ def test_the_torch_engine_takes_no_exported_file(exported: Path) -> None:
 def test_an_exported_file_keeps_its_precision(exported: Path) -> None:
     with pytest.raises(EngineUnavailable, match="red does not run in bf16"):
         create_engine(find_model(exported), precision="bf16")
+
+
+def test_the_onnx_engine_is_given_the_limit_of_its_arenas(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = CudaBuild(monkeypatch, starts=True)
+    create_engine(find_model(exported), gpu_arena_gb=2.0).close()
+    assert build.options[0]["gpu_mem_limit"] == 2_000_000_000
+
+
+def test_an_engine_that_would_not_keep_to_a_limit_does_not_take_one(exported: Path, checkpoint: Path) -> None:
+    for path, engine in ((exported, "tensorrt"), (checkpoint, "torch"), (checkpoint, "auto")):
+        with pytest.raises(EngineUnavailable, match="gpu_arena_gb limits the onnx engine alone"):
+            create_engine(find_model(path), engine, gpu_arena_gb=2.0)
 
 
 def test_without_torch_a_checkpoint_says_what_to_install(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,8 @@ def test_an_error_that_only_a_new_process_gets_rid_of_is_a_lost_device(message: 
         "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running MatMul node. "
         "Name:'/MatMul' Status Message: bfc_arena.cc:376 AllocateRawInternal Failed to allocate memory for requested "
         "buffer of size 17179869184",
+        "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running MatMul node. "
+        "Name:'/MatMul' Status Message: Available memory of 1024 is smaller than requested bytes of 4096",
         "std::bad_alloc",
         "[virtualMemoryBuffer.cpp::resizePhysical::145] Error Code 2: OutOfMemory (no further information)",
     ],

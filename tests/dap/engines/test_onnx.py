@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
-from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from dap.engines.onnx import OnnxEngine
 from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid, OutOfMemory
 from dap.models import find_model
+from tests.dap.engines.cuda_doubles import cudaError_t
+from tests.dap.engines.onnx_doubles import CudaBuild
 from tests.dap.graphs import METADATA, SIZE, red_graph, red_panorama, save
 
 
@@ -174,59 +176,10 @@ def test_a_device_that_does_not_exist_is_named(red: Path) -> None:
             opened(red, device=device)
 
 
-class OnDevice(onnxruntime.OrtValue):
-    """As a value on a GPU: what comes down is a copy, which the next run does not change."""
-
-    def numpy(self) -> np.ndarray:
-        return super().numpy().copy()
-
-
-class Build:
-    """An ONNX Runtime with CUDA, on a machine where it starts or does not, and records graphs or does not.
-
-    What it says is on the GPU is in the memory of the CPU here, which ONNX Runtime binds all the same.
-    """
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, starts: bool, records: bool = True) -> None:
-        self.asked: list[list[object]] = []
-        self.options: list[dict[str, object]] = []
-        self.sources: list[object] = []
-        self.graphs: list[str] = []
-        real, buffer = onnxruntime.InferenceSession, onnxruntime.OrtValue.ortvalue_from_shape_and_type
-        providers_of = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-
-        def session(source: object, options: object, providers: list[object], **rest: object) -> object:
-            self.asked.append(providers)
-            if isinstance(providers[0], tuple):
-                self.options.append(providers[0][1])
-                if not records and providers[0][1].get("enable_cuda_graph"):
-                    raise native.Fail("This session cannot use the graph capture feature as requested")
-            self.sources.append(source)
-            opened = real(source, options, providers=["CPUExecutionProvider"], **rest)
-            if starts:
-                monkeypatch.setattr(opened, "get_providers", lambda: providers_of)
-            run = opened.run_with_iobinding
-
-            def bound(binding: object, run_options: Any) -> None:
-                self.graphs.append(run_options.get_run_config_entry("gpu_graph_id"))
-                run(binding, run_options)
-
-            monkeypatch.setattr(opened, "run_with_iobinding", bound)
-            return opened
-
-        def on_cpu(shape: object, kind: object, device: str, number: int) -> object:
-            assert (device, number) == ("cuda", 0)
-            return OnDevice(buffer(shape, kind)._ortvalue)
-
-        monkeypatch.setattr(onnxruntime, "InferenceSession", session)
-        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers_of)
-        monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_shape_and_type", on_cpu)
-
-
 def test_a_gpu_is_taken_where_there_is_one(
     red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    build = Build(monkeypatch, starts=True)
+    build = CudaBuild(monkeypatch, starts=True)
     with caplog.at_level(logging.INFO):
         assert opened(red).device == "cuda:0"
         assert opened(red, device="cuda:1").device == "cuda:1"
@@ -236,7 +189,7 @@ def test_a_gpu_is_taken_where_there_is_one(
 
 
 def test_the_cpu_is_taken_when_it_is_asked_for(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = Build(monkeypatch, starts=True)
+    build = CudaBuild(monkeypatch, starts=True)
     assert opened(red, device="cpu").device == "cpu"
     assert build.asked == [["CPUExecutionProvider"]]
 
@@ -245,7 +198,7 @@ def test_the_cpu_is_taken_when_it_is_asked_for(red: Path, monkeypatch: pytest.Mo
 def test_the_cpu_stands_in_for_a_gpu_that_does_not_start_only_where_that_is_allowed(
     red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, device: str
 ) -> None:
-    Build(monkeypatch, starts=False)
+    CudaBuild(monkeypatch, starts=False)
     with pytest.raises(EngineUnavailable, match=r"built for CUDA and cannot start cuda:\d: .* cuda,cpu to let the CPU"):
         opened(red, device=device)
     assert caplog.text == ""
@@ -253,41 +206,66 @@ def test_the_cpu_stands_in_for_a_gpu_that_does_not_start_only_where_that_is_allo
     assert f"cpu with 1 threads, which {device},cpu allows: ONNX Runtime is built for CUDA" in caplog.text
 
 
-def test_on_a_gpu_each_batch_size_has_buffers_and_a_graph_of_its_own(
-    red: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    build = Build(monkeypatch, starts=True)
-    engine = opened(red)
-    assert engine.lanes == 1
-    assert build.options[0]["enable_cuda_graph"] == "1"
-    batches = [(5.0,), (7.0, 30.0), (9.0,), (11.0, 60.0)]
-    answers = [engine.infer(red_panorama(*batch)) for batch in batches]
-    for batch, answer in zip(batches, answers, strict=True):
-        np.testing.assert_array_equal(answer.depth[:, 3, 5], batch)
-        np.testing.assert_array_equal(answer.in_range[:, 0, 3, 5], [metres < 10 for metres in batch])
-    assert build.graphs == ["1", "2", "1", "2"]
-
-
-def test_on_a_gpu_range_masks_that_nobody_asks_for_are_not_computed(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = Build(monkeypatch, starts=True)
-    engine = opened(red)
-    engine.warm_up([1, 2])
-    assert [isinstance(source, bytes) for source in build.sources] == [False, True]
-    answer = engine.infer(red_panorama(5.0, 30.0), in_range=False)
-    np.testing.assert_array_equal(answer.depth[:, 3, 5], (5.0, 30.0))
-    assert answer.in_range.shape == (2, 0, *SIZE)
-    assert len(build.sources) == 2, "warming up has opened both"
-
-
 def test_a_graph_that_cuda_cannot_record_runs_without(
     red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    build = Build(monkeypatch, starts=True, records=False)
+    build = CudaBuild(monkeypatch, starts=True, records=False)
     with caplog.at_level(logging.INFO):
         engine = opened(red)
     assert (engine.device, engine.infer(red_panorama(5.0)).depth[0, 3, 5]) == ("cuda:0", 5.0)
     assert ["enable_cuda_graph" in options for options in build.options] == [True, False]
     assert "no CUDA graphs for red.onnx" in caplog.text
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_where_there_is_no_gpu_the_error_says_how_to_do_without(
+    red: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    build = CudaBuild(monkeypatch, starts=True)
+    build.cuda.failures = {"cudaGetDeviceCount": cudaError_t.cudaErrorNoDevice}
+    with pytest.raises(EngineUnavailable, match=r"there is none here: CUDA error: no CUDA-capable .* cuda,cpu to let"):
+        opened(red, device=device)
+    assert opened(red, device=f"{device},cpu").device == "cpu"
+
+
+def test_a_gpu_needs_cuda_python(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    CudaBuild(monkeypatch, starts=True)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    with pytest.raises(EngineUnavailable, match=r"A GPU needs cuda-python, .*pip install 'depth-any-panorama\[gpu\]'"):
+        opened(red)
+
+
+def test_on_a_gpu_float32_is_float32_and_memory_grows_by_what_is_needed(
+    red: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = CudaBuild(monkeypatch, starts=True)
+    opened(red)
+    (options,) = build.options
+    assert (options["use_tf32"], options["arena_extend_strategy"]) == ("0", "kSameAsRequested")
+    assert "gpu_mem_limit" not in options
+
+
+def test_each_session_has_an_arena_of_the_gigabytes_given(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = CudaBuild(monkeypatch, starts=True)
+    opened(red, gpu_arena_gb=1.5).warm_up([1])
+    assert [options["gpu_mem_limit"] for options in build.options] == [1_500_000_000] * 2
+
+
+def test_an_arena_that_the_weights_alone_would_fill_is_refused(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime would take it, and then know of no limit: what is left is told without a sign."""
+    CudaBuild(monkeypatch, starts=True)
+    with pytest.raises(EngineUnavailable, match=r"An arena of 1e-07 GB has no room for the .* GB of red\.onnx"):
+        opened(red, gpu_arena_gb=1e-7)
+
+
+def test_the_libraries_that_pip_installs_are_loaded_and_those_that_miss_are_logged(
+    red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    CudaBuild(monkeypatch, starts=True)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: sys.stdout.write("Failed to load libcublas.so.13\n"))
+    opened(red)
+    assert "onnx engine: Failed to load libcublas.so.13" in caplog.text
+    assert capsys.readouterr().out == "", "what is printed there is for scripts"
 
 
 def test_without_a_gpu_build_cuda_is_unavailable_and_auto_is_the_cpu(

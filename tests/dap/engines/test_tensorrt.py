@@ -17,7 +17,8 @@ from dap.engines import create_engine, plans, tensorrt_library
 from dap.engines.tensorrt import TensorrtEngine
 from dap.errors import DapError, DeviceLost, EngineError, EngineUnavailable, ModelFileInvalid, OutOfMemory
 from dap.models import find_model, sibling_path
-from tests.dap.engines.tensorrt_doubles import FakeTensorrt, cudaError_t, install
+from tests.dap.engines.cuda_doubles import cudaError_t
+from tests.dap.engines.tensorrt_doubles import FakeTensorrt, install
 from tests.dap.graphs import METADATA, SIZE, red_graph, red_panorama, save
 
 
