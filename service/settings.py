@@ -91,6 +91,15 @@ class Settings(BaseSettings):
         "device runs out of memory (batches are then split), and everybody waits for the slowest batch. On a CPU of up "
         "to 4 cores there are no batches, unless batch_delay_s asks for them: each core runs a panorama of its own.",
     )
+    gpu_arena_gb: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="Gigabytes of a GPU's memory that each session of the onnx engine grows to at most; it has one with "
+        "range masks and one without, for each input size. By default there is no limit, which is right for a GPU of "
+        "its own. Too low: it does not start, or batches are split for want of room. Too high: others on the same GPU "
+        "have none.",
+    )
     batch_delay_s: float = Field(
         default=0.0,
         ge=0,

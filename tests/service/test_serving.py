@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from dap.errors import NotReady
+from dap.models import find_model
 from service.pipeline import Pipeline
-from service.serving import EngineFactory, Serving, State
+from service.serving import EngineFactory, Serving, State, open_engine
 from service.settings import Settings
 from service.telemetry import Telemetry
 
@@ -29,6 +30,16 @@ async def loading(
 async def until_loaded(serving: Serving) -> None:
     while serving.state is State.LOADING:
         await asyncio.sleep(0.001)
+
+
+def test_the_engine_is_opened_as_the_settings_say(red_model, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+    monkeypatch.setattr("service.serving.create_engine", lambda model, engine, **options: asked.update(options))
+    chosen: dict[str, object] = {
+        "device": "cuda:1", "threads": 3, "precision": "bf16", "max_batch_size": 7, "gpu_arena_gb": 2.5,
+    }  # fmt: skip
+    open_engine(find_model(red_model), Settings(engine="onnx", **chosen))
+    assert asked == chosen
 
 
 async def test_ready_comes_after_the_largest_batch_and_one_panorama_through_the_pipeline(engine) -> None:

@@ -31,6 +31,7 @@ def test_other_variables_of_the_project_are_none_of_the_service(monkeypatch) -> 
         {"port": 65536},
         {"max_batch_size": 0},
         {"batch_delay_s": -1},
+        {"gpu_arena_gb": 0},
         {"request_timeout_s": 0},
         {"max_body_bytes": 10},
         {"decode_threads": 0},
