@@ -14,7 +14,7 @@ TENSORRT := 10.0.1 10.16.1.11 11.4.0.106
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-gpu tensorrt-types check pipeline-smoke format bench bench-service bench-engine bench-cost bench-overload bench-soak bench-peers image clean
+.PHONY: help demo serve test test-gpu tensorrt-types check pipeline-smoke format bench bench-service bench-engine bench-roofline bench-cost bench-overload bench-soak bench-peers image clean
 
 help:
 	@echo 'make demo    a panorama in, depth, point cloud and metrics out (in $(OUT)/)'
@@ -25,7 +25,7 @@ help:
 	@echo 'make pipeline-smoke  the three stages of training at toy size (part of make test)'
 	@echo 'make format  let ruff rewrite what it can'
 	@echo 'make bench   measure the service on this machine (docs/performance.md); bench-service (beside LitServe and BentoML),'
-	@echo '             bench-engine (the engines alone), bench-cost, bench-overload and bench-soak measure more'
+	@echo '             bench-engine (the engines alone), bench-roofline, bench-cost, bench-overload and bench-soak measure more'
 	@echo 'make image   build the container image of the service (docker)'
 	@echo 'make clean   remove the environment and everything made'
 
@@ -70,6 +70,9 @@ bench-service: $(VENV)/runs bench-peers
 bench-engine: $(VENV)/develops
 	$(BIN)/python -m benchmarks.commands engine --json $(OUT)/engine-dap-s.json
 	$(BIN)/python -m benchmarks.commands engine --model vit-s --json $(OUT)/engine-vit-s.json
+
+bench-roofline: $(VENV)/develops
+	$(BIN)/python -m benchmarks.commands roofline --json $(OUT)/roofline.json
 
 bench-cost: $(VENV)/runs
 	$(BIN)/python -m benchmarks.commands cost --json $(OUT)/cost.json

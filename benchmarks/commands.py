@@ -14,6 +14,8 @@ from benchmarks import overload
 from benchmarks.processes import describe_machine
 from dap.engines.base import parse_device
 from dap.engines.cores import available_cores
+from dap.errors import InvalidParameter
+from dap.graph import GraphPrecision
 from dap.options import PixelSize, threads_option
 from dap.panorama import decode
 from dap.progress import log_to_stderr, progress
@@ -181,6 +183,56 @@ def engine(
     machine = describe_machine()
     click.echo(f"{machine}; {setting.threads} threads\n\n{as_markdown(result)}")
     _write(json_path, {"machine": asdict(machine), "setting": asdict(setting), "measured": asdict(result)})
+
+
+@bench.command()
+@click.option(
+    "--model",
+    default="vit-s",
+    show_default=True,
+    help="A checkpoint: a name or a file; vit-s, vit-b or vit-l: the official network in that size, untrained.",
+)
+@click.option("--size", type=PixelSize(), help="WxH of the input; by default the model's own.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Panoramas at a time.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@threads_option
+@_PANORAMA
+@click.option("--rounds", default=5, show_default=True, help="Of which the medians are taken.")
+@_JSON
+def roofline(
+    model: str,
+    size: tuple[int, int] | None,
+    batch: int,
+    device: str,
+    precision: GraphPrecision,
+    threads: int | None,
+    panorama: Path,
+    rounds: int,
+    json_path: Path | None,
+) -> None:
+    """The parts of the plain network: FLOP, bytes, time, and whether products or memory are the limit of each."""
+    from benchmarks import ceiling
+    from benchmarks.contenders import find_subject
+    from benchmarks.engine import turned
+    from benchmarks.roofline import as_dict, as_markdown, measure
+    from dap.model.checkpoints import load_network
+
+    threads = threads or available_cores()
+    ceiling.use_threads(threads)
+    with TemporaryDirectory(prefix="dap-bench-") as name:
+        subject = find_subject(model, None, [], size, Path(name))
+        if subject.checkpoint is None:
+            raise InvalidParameter(f"{model} is an exported file: expected a checkpoint.")
+        network = load_network(subject.checkpoint)
+    pixels = turned(decode(panorama.read_bytes(), size=subject.size).pixels, batch)
+    with progress("rounds", rounds) as advance:
+        found = measure(network, pixels, device=device, precision=precision, rounds=rounds, advance=advance)
+    machine = describe_machine()
+    height, width = subject.size
+    what = f"{subject.name}, {width}x{height}, batch {batch}, {precision} on {device}, {threads} threads"
+    click.echo(f"{machine}; {what}\n\n{as_markdown(found)}")
+    _write(json_path, {"machine": asdict(machine), "what": what, "measured": as_dict(found)})
 
 
 bench.add_command(overload.main, "overload")

@@ -4,9 +4,11 @@ Two for each multiplication with its addition. Norms, activations, softmax and r
 is moving bytes.
 """
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,14 +22,31 @@ Shape = tuple[int, ...]
 @contextmanager
 def counting() -> Iterator[FlopCounterMode]:
     """Count FLOP, with two formulas that torch lacks: of attention on a CPU, and of grouped convolutions backward."""
+    with _counter() as counter:
+        yield counter
+
+
+def operator_flop(
+    operator: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: object
+) -> int:
+    """FLOP of one call of an operator of torch, as `counting` has them; 0 where it has no formula."""
+    formula = _formulas().get(operator.overloadpacket)
+    return 0 if formula is None else int(formula(*args, **kwargs, out_val=result))
+
+
+@functools.cache
+def _formulas() -> dict[Any, Callable[..., int]]:
+    return _counter().flop_registry
+
+
+def _counter() -> FlopCounterMode:
     aten = torch.ops.aten
-    formulas = {
+    added = {
         aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flop,
         aten.convolution_backward: _convolution_backward_flop,
     }
-    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
-        yield counter
+    return FlopCounterMode(display=False, custom_mapping=added)
 
 
 def network_flop(config: NetworkConfig, size: tuple[int, int], *, in_range: bool = True) -> int:

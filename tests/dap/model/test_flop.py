@@ -6,7 +6,7 @@ from torch import nn
 
 from dap.errors import InvalidParameter
 from dap.model.config import EncoderName, NetworkConfig
-from dap.model.flop import counting, network_flop
+from dap.model.flop import counting, network_flop, operator_flop
 
 
 @pytest.mark.parametrize("groups", [1, 4])
@@ -71,3 +71,10 @@ def test_without_range_the_mask_head_is_not_counted() -> None:
 def test_a_size_that_the_network_cannot_run_at_has_no_cost() -> None:
     with pytest.raises(InvalidParameter, match="multiples of 16"):
         network_flop(NetworkConfig("hybrid-xs"), (40, 80))
+
+
+def test_one_call_of_an_operator_is_counted_by_the_same_formulas() -> None:
+    aten = torch.ops.aten
+    a, b = torch.rand(3, 5), torch.rand(5, 7)
+    assert operator_flop(aten.mm.default, (a, b), {}, a @ b) == 2 * 3 * 5 * 7
+    assert operator_flop(aten.relu.default, (a,), {}, a.relu()) == 0
