@@ -82,13 +82,23 @@ def augment(batch: Batch, config: AugmentationConfig, generator: Generator) -> E
     index = columns[:, None, :].expand_as(batch.truth.depth)
     depth, known = batch.truth.depth.gather(2, index), batch.truth.known.gather(2, index)
     truth = replace(batch.truth, depth=depth, known=known)
+    return Example(normalise(_changed(rgb, config, generator)).contiguous(), truth)
+
+
+def relit(rgb: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
+    """Pictures in another light, of other colours and sharpness, uint8 (B, H, W, 3) like those given; not turned."""
+    pixels = _changed(rgb, config, generator).clamp(0, 1)
+    return (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _changed(rgb: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
     pixels = rgb.permute(0, 3, 1, 2).float() / 255
     if config.strength:
         pixels = soften(pixels, config.soften, generator)
         pixels = blur(pixels, config.blur * config.strength, generator)
         pixels = jitter_colours(pixels, config, generator)
         pixels = add_noise(pixels, config.noise * config.strength, generator)
-    return Example(normalise(pixels).contiguous(), truth)
+    return pixels
 
 
 def turned_columns(samples: int, width: int, flip: float, generator: Generator) -> Tensor:

@@ -4,7 +4,10 @@ DAP (arXiv 2512.16913) trains it on synthetic truth and the predictions of stage
 the best for stage 2. It must learn what is wrong with a prediction and not where it came from, so:
 
 - of depth it sees what is normalised, of truth and prediction alike (`alike`): the same blocks averaged, the same holes
-  cut into both, the same levels;
+  cut into both, the same levels; and where they have sky, unless its configuration says that sky is a hole;
+- a prediction is not simply false: what each patch of it should be called is how right it is (`patch_targets`), unless
+  its configuration says zero. All predictions of a labeler are a little soft; a discriminator that is to call all of
+  them false looks for that, and no longer for what is wrong;
 - beside it stands the same picture (`grey_images`), unless its configuration says that it sees depth alone;
 - nothing tells it where it looks: no zero padding anywhere, columns wrap, rows go on over the poles;
 - no statistics leak from one class to the other: instance norm, not batch norm.
@@ -48,7 +51,7 @@ class DepthPairs:
     """The same panoramas, measured and predicted.
 
     Attributes:
-        true: float32 (B, H, W), metres along the ray. What is not in (0, 100] m (sky, holes, NaN) is a hole.
+        true: float32 (B, H, W), metres along the ray. Beyond 100 m is sky; what is not above zero, or NaN, is a hole.
         predicted: likewise, by the labeler; its sky should be infinite.
         pictures: uint8 (B, H, W, 3); None will do for a discriminator that sees depth alone.
     """
@@ -89,8 +92,8 @@ class Discriminator(nn.Module):
         """How true each patch looks, one for truth and zero for predictions.
 
         Args:
-            images: float32 (B, 1, h, w) of depth as `alike` and `depth_images` give them; (B, 2, h, w) beside their
-                pictures as `grey_images` gives these.
+            images: float32 (B, P, h, w), P the configuration's `planes`: depth as `alike` and `depth_images` give it,
+                beside it the picture as `grey_images` gives it.
 
         Returns:
             float32 (B, h / 8, w / 8).
@@ -109,8 +112,13 @@ class Discriminator(nn.Module):
 
 
 def usable(depth: Tensor) -> Tensor:
-    """Bool (B, H, W): a depth that the discriminator may see, in (0, 100] m."""
+    """Bool (B, H, W): a surface, in (0, 100] m."""
     return (depth > 0) & (depth <= DEPTH_LIMIT_M)
+
+
+def visible(depth: Tensor, config: DiscriminatorConfig) -> Tensor:
+    """Bool (B, H, W): no hole: a surface, or sky if the discriminator sees that."""
+    return depth > 0 if config.sky else usable(depth)
 
 
 def alike(true: Tensor, predicted: Tensor, config: DiscriminatorConfig) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,7 +133,7 @@ def alike(true: Tensor, predicted: Tensor, config: DiscriminatorConfig) -> tuple
         config: see there for each setting.
 
     Returns:
-        The images of truth and prediction, float32 (B, 1, h, w), and where they are valid, bool (B, h, w).
+        The images of truth and prediction as `depth_images` has them, and where they are valid, bool (B, h, w).
 
     Raises:
         TrainingError: the two differ in size, or their size is no whole multiple of what the discriminator sees.
@@ -134,7 +142,7 @@ def alike(true: Tensor, predicted: Tensor, config: DiscriminatorConfig) -> tuple
         raise TrainingError(
             f"truth and prediction are of one size, not {tuple(true.shape)} and {tuple(predicted.shape)}"
         )
-    shared = usable(true) & usable(predicted)
+    shared = visible(true, config) & visible(predicted, config)
     image, valid = depth_images(true, shared, config)
     return image, depth_images(predicted, shared, config)[0], valid
 
@@ -142,8 +150,9 @@ def alike(true: Tensor, predicted: Tensor, config: DiscriminatorConfig) -> tuple
 def depth_images(depth: Tensor, mask: Tensor, config: DiscriminatorConfig) -> tuple[Tensor, Tensor]:
     """What the discriminator sees of a depth: (d - near) / (q - near), q its quantile, clipped to [lowest, 1]; holes 0.
 
-    Choices: d is in metres; it is the mean of what is not a hole in a block of pixels, of which at least half must not
-    be; the quantile is that of the pixels, whatever their solid angle.
+    Choices: d is in metres; it is the mean of the surfaces in a block of pixels, of which at least half must be no
+    holes; a block with more sky than surface is sky, which is one, and one in a plane of its own; the quantile is that
+    of the surfaces' pixels, whatever their solid angle.
 
     Args:
         depth: float32 (B, H, W), metres, any value where not `mask`.
@@ -151,19 +160,46 @@ def depth_images(depth: Tensor, mask: Tensor, config: DiscriminatorConfig) -> tu
         config: see there.
 
     Returns:
-        float32 (B, 1, h, w), and where it is valid, bool (B, h, w).
+        float32 (B, 1, h, w), or (B, 2, h, w) with the sky, and where it is valid, bool (B, h, w).
 
     Raises:
         TrainingError: H and W are no whole multiple of h and w.
     """
     block = _block("depth", depth.shape[1:], config)
-    share = F.avg_pool2d(mask.float(), block)
-    mean = F.avg_pool2d(torch.where(mask, depth, 0.0), block) / share.clamp_min(1 / block**2)
-    valid = share >= 0.5
-    far = masked_quantile(mean, valid, config.far_quantile)[:, None, None]
+    surfaces = mask & usable(depth)
+    known, solid = (F.avg_pool2d(share.float(), block) for share in (mask, surfaces))
+    mean = F.avg_pool2d(torch.where(surfaces, depth, 0.0), block) / solid.clamp_min(1 / block**2)
+    valid = known >= 0.5
+    surface = valid & (solid >= known / 2)
+    far = masked_quantile(mean, surface, config.far_quantile)[:, None, None]
     normalised = (mean - config.near_m) / (far - config.near_m).clamp_min(_FLATTEST_M)
     levels = (normalised.clamp(config.lowest, 1.0) * config.levels).round() / config.levels
-    return torch.where(valid, levels, 0.0)[:, None], valid
+    planes = [torch.where(surface, levels, valid.float())]
+    return torch.stack([*planes, (valid & ~surface).float()] if config.sky else planes, 1), valid
+
+
+def patch_targets(true: Tensor, predicted: Tensor, config: DiscriminatorConfig) -> Tensor:
+    """What the discriminator is taught to answer to a prediction, float32 (B, h / 8, w / 8).
+
+    Zero, or how right the prediction is: the mean over a patch's pixels that are no holes in either of
+    exp(-steepness |ln(predicted / true)|); of sky one where both have it and zero where one has.
+
+    Args:
+        true: float32 (B, H, W), metres.
+        predicted: likewise.
+        config: see there.
+    """
+    step = _PATCH_STEP * _block("depth", true.shape[1:], config)
+    shared = visible(true, config) & visible(predicted, config)
+    if config.target == "zero":
+        return F.avg_pool2d(torch.zeros_like(true), step)
+    both = usable(true) & usable(predicted)
+    ratio = torch.where(both, predicted, 1.0) / torch.where(both, true, 1.0)
+    right = torch.where(
+        both, (-config.steepness * ratio.log().abs()).exp(), (~usable(true) & ~usable(predicted)).float()
+    )
+    total = F.avg_pool2d(torch.where(shared, right, 0.0), step)
+    return total / F.avg_pool2d(shared.float(), step).clamp_min(1 / step**2)
 
 
 def grey_images(pictures: Tensor, config: DiscriminatorConfig) -> Tensor:
@@ -228,24 +264,24 @@ def patch_weights(valid: Tensor) -> Tensor:
     return share * solid_angle_weights(*share.shape[-2:], share.device)
 
 
-def adversarial_loss(on_true: Tensor, on_predicted: Tensor, weight: Tensor) -> Tensor:
-    """Least-squares GAN loss of the discriminator: half the weighted mean of (D(true) - 1)^2 + D(predicted)^2.
+def adversarial_loss(on_true: Tensor, on_predicted: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Least-squares GAN loss of the discriminator: half the mean of (D(true) - 1)^2 + (D(predicted) - target)^2.
 
-    Mao et al., arXiv 1611.04076, with the labels one and zero.
+    Mao et al., arXiv 1611.04076, where the target is zero; see `patch_targets`. Each patch counts by its weight.
     """
-    return 0.5 * weighted_mean((on_true - 1).square() + on_predicted.square(), weight).mean()
+    return 0.5 * weighted_mean((on_true - 1).square() + (on_predicted - target).square(), weight).mean()
 
 
 @torch.no_grad()
 def score(discriminator: Discriminator, depth: Tensor, pictures: Tensor | None = None) -> Tensor:
-    """How true pseudo-labels look, float32 (B,): about one like truth, about zero like the predictions trained on.
+    """How true pseudo-labels look, float32 (B,): about one like truth, lower like the predictions trained on.
 
-    The mean response of the patches, each by its solid angle and the share of it that has a depth: a choice, the paper
-    has no formula. A label without any depth gets minus infinity and is so never chosen.
+    The mean response of the patches, each by its solid angle and the share of it that is no hole: a choice, the paper
+    has no formula. A label without any surface gets minus infinity and is so never chosen.
 
     Args:
         discriminator: a trained one.
-        depth: float32 (B, H, W), metres; sky and holes are whatever is not in (0, 100] m. Larger than what the
+        depth: float32 (B, H, W), metres; beyond 100 m is sky, what is not above zero a hole. Larger than what the
             discriminator sees by a whole factor.
         pictures: uint8 (B, H, W, 3), the panoramas; needed unless the discriminator sees depth alone.
 
@@ -253,10 +289,11 @@ def score(discriminator: Discriminator, depth: Tensor, pictures: Tensor | None =
         TrainingError: of another size, or pictures are needed and there are none.
     """
     condition = _condition(pictures, discriminator.config)
-    images, valid = depth_images(depth, usable(depth), discriminator.config)
+    images, valid = depth_images(depth, visible(depth, discriminator.config), discriminator.config)
     images = _beside(images, condition)
     weight = patch_weights(valid)
-    return torch.where(weight.flatten(1).any(1), weighted_mean(discriminator(images), weight), -torch.inf)
+    answered = weight.flatten(1).any(1) & usable(depth).flatten(1).any(1)
+    return torch.where(answered, weighted_mean(discriminator(images), weight), -torch.inf)
 
 
 def train_discriminator(
@@ -291,19 +328,27 @@ def train_discriminator(
         condition = _condition(batch.pictures, config)
         seen = torch.cat([_beside(images, condition) for images in (true, predicted)])
         on_true, on_predicted = discriminator(instance_noise(seen, config.noise, generator)).chunk(2)
-        loss = adversarial_loss(on_true, on_predicted, weight)
+        target = patch_targets(batch.true, batch.predicted, config)
+        loss = adversarial_loss(on_true, on_predicted, target, weight)
         if not loss.isfinite():
             raise TrainingError(f"the discriminator's loss at step {step} is {loss.item()}")
+        optimizer.param_groups[0]["lr"] = config.learning_rate * _cooldown(step, config.steps)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-        means = {"true": weighted_mean(on_true, weight).mean(), "predicted": weighted_mean(on_predicted, weight).mean()}
+        answers = {"true": on_true, "predicted": on_predicted, "target": target}
+        means = {name: weighted_mean(answer, weight).mean() for name, answer in answers.items()}
         log.step(step + 1, len(true), {name: value.detach() for name, value in {"loss": loss, **means}.items()}, {})
         if (step + 1) % config.checkpoint == 0 or step + 1 == config.steps:
             checkpoint(folder / RESUME_FILE, discriminator, optimizer, step + 1)
     save_discriminator(discriminator, folder / FINAL_FILE)
     return discriminator.eval()
+
+
+def _cooldown(step: int, steps: int) -> float:
+    """Factor on the learning rate: one, and in the last third down to zero. Without it the last batches decide."""
+    return min(1.0, 3 * (1 - step / steps))
 
 
 def turned(pairs: DepthPairs, flip: float, generator: Generator) -> DepthPairs:

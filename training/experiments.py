@@ -312,7 +312,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "selection": Experiment(
         "The true error of the pseudo-labels that the discriminator selects",
-        "small",
+        "selection",
         _as_it_is,
         ("data", "stage-1-labeler", "discriminator", "labels-1", "selection"),
         _selection,

@@ -33,6 +33,7 @@ from pydantic import TypeAdapter
 from dap.checksums import sha256_of
 from dap.errors import DatasetError, TrainingError
 from dap.progress import progress
+from training.augmentation import relit, step_generator
 from training.config import Phase, TrainingConfig
 from training.curation.verdicts import Verdicts
 from training.datasets import depth_codes
@@ -347,7 +348,7 @@ def stage_2(run: Run) -> Made:
 
 
 def stage_3(run: Run) -> Made:
-    """All labelled data, and all pseudo-labels of stage 2."""
+    """All labelled data, or what stage 1 has seen of it, and all pseudo-labels of stage 2."""
     config = _from(run, run.config.stage_3, run.config.stage_3_from, "stage-2-labeler")
     pseudo: Weighted = {
         data.name: (
@@ -361,7 +362,8 @@ def stage_3(run: Run) -> Made:
         )
         for data in run.config.unlabelled
     }
-    labelled = _with_fresh(run, config, labelled_parts(run, config.seed, lambda _, count: range(count)))
+    parts = labelled_parts(run, config.seed, lambda _, count: range(count))
+    labelled = _with_fresh(run, config, parts if run.config.stage_3_sees_held_out else _seen(run, config))
     return train_stage(run, "stage-3-dap", config, shared(labelled, pseudo, run.config.pseudo_share_3))
 
 
@@ -399,10 +401,12 @@ def discriminate(run: Run) -> Made:
 
         def pairs(step: int) -> DepthPairs:
             batch = source.batch(step)
-            depth = model({"pictures": batch.rgb.numpy()})["depth"]
+            # So that it also sees what stage 1 says of pictures unlike those that are labelled.
+            pictures = relit(batch.rgb, config.discriminator.augmentation, step_generator(order.seed, step))
+            depth = model({"pictures": pictures.numpy()})["depth"]
             # Through the codes of shards, as the truth went, and the pseudo-labels that are to be scored will go.
             coded = depth_codes.decode(depth_codes.encode(depth))
-            return DepthPairs(batch.truth.depth, torch.from_numpy(coded), batch.rgb)
+            return DepthPairs(batch.truth.depth, torch.from_numpy(coded), pictures)
 
         folder = run.folder("discriminator")
         train_discriminator(pairs, config.discriminator, place.process.device, folder)
@@ -557,7 +561,15 @@ STAGES: dict[str, Stage] = {
             "stage-3-dap",
             "DAP learns from labels and all pseudo-labels",
             stage_3,
-            ("stage_3", "stage_3_from", "pseudo_share_3", "unlabelled", "fresh_scenes", *_LABELLED),
+            (
+                "stage_3",
+                "stage_3_from",
+                "stage_3_sees_held_out",
+                "pseudo_share_3",
+                "unlabelled",
+                "fresh_scenes",
+                *_LABELLED,
+            ),
             ("labelled", "unlabelled"),
             ("stage-2-labeler", "labels-2"),
             weights=lambda config: config.stage_3.weights if config.stage_3_from == "own" else "",

@@ -14,6 +14,7 @@ from training.augmentation import (
     blur,
     jitter_colours,
     normalise,
+    relit,
     soften,
     step_generator,
 )
@@ -85,6 +86,19 @@ def test_images_are_normalised_as_the_exported_network_normalises_them() -> None
     rgb = torch.randint(0, 256, (B, H, W, 3), dtype=torch.uint8)
     network = PixelNetwork(DapNetwork(NetworkConfig(encoder="hybrid-xs")))
     assert torch.allclose(normalise(rgb), network.normalise(rgb), atol=1e-6)
+
+
+def test_a_picture_in_another_light_is_where_it_was_and_still_a_picture() -> None:
+    rgb = (pixels() * 255).to(torch.uint8).permute(0, 2, 3, 1)
+    assert torch.equal(relit(rgb, STILL, step_generator(0, 0)), rgb)
+    colours = replace(STRONG, soften=0, blur=0, noise=0)
+    changed = relit(rgb, colours, step_generator(0, 0))
+    assert (changed.dtype, changed.shape) == (torch.uint8, rgb.shape)
+    generator = step_generator(0, 0)
+    sharp = blur(soften(rgb.permute(0, 3, 1, 2) / 255, 0, generator), 0, generator)
+    expected = jitter_colours(sharp, colours, generator).permute(0, 2, 3, 1)
+    assert (changed / 255 - expected).abs().max() <= 0.5001 / 255
+    assert (changed != rgb).float().mean() > 0.5
 
 
 def test_no_strength_changes_no_colour() -> None:

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from training.discriminator import (
     instance_noise,
     load_discriminator,
     masked_quantile,
+    patch_targets,
     patch_weights,
     resume,
     save_discriminator,
@@ -29,6 +31,7 @@ from training.discriminator import (
     train_discriminator,
     turned,
     usable,
+    visible,
 )
 from training.sphere import pad_sphere
 
@@ -36,9 +39,11 @@ CPU = torch.device("cpu")
 H, W = 32, 64
 RAYS = torch.from_numpy(sphere.rays(H, W))
 SMALL = DiscriminatorConfig(
-    height=H, picture="none", channels=(8, 16, 32, 64), steps=6, learning_rate=2e-3, checkpoint=3, log=1
-)
+    height=H, picture="none", sky=False, target="zero", channels=(8, 16, 32, 64), steps=6, learning_rate=2e-3,
+    checkpoint=3, log=1,
+)  # fmt: skip
 BESIDE = replace(SMALL, picture="grey")
+SEEING_SKY = replace(BESIDE, sky=True, target="graded")
 
 
 class Killed(BaseException):
@@ -102,8 +107,11 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return states[0].keys() == states[1].keys() and all(torch.equal(states[0][k], states[1][k]) for k in states[0])
 
 
-def test_it_learns_to_rank_predictions_that_it_never_saw_by_their_true_error(tmp_path: Path) -> None:
-    config = replace(SMALL, steps=120, checkpoint=120)
+@pytest.mark.parametrize("target", ["zero", "graded"])
+def test_it_learns_to_rank_predictions_that_it_never_saw_by_their_true_error(
+    tmp_path: Path, target: Literal["zero", "graded"]
+) -> None:
+    config = replace(SMALL, target=target, steps=120, checkpoint=120)
     discriminator = train_discriminator(pairs, config, CPU, tmp_path)
     true = rooms(64, 10**6)
     predicted = spoiled(true, 10**6)
@@ -112,7 +120,7 @@ def test_it_learns_to_rank_predictions_that_it_never_saw_by_their_true_error(tmp
     assert spearman(scores, -error) > 0.5
     best = scores.argsort(descending=True)[:16]
     assert error[best].mean() < 0.85 * error.mean()
-    assert score(discriminator, true).mean() > scores.mean() + 0.2
+    assert score(discriminator, true).mean() > scores.mean() + (0.2 if target == "zero" else 0.01)
 
 
 @pytest.mark.parametrize("picture", ["none", "grey"])
@@ -137,7 +145,7 @@ def test_only_beside_its_picture_it_tells_right_from_wrong_where_both_are_as_lik
         assert 0.3 < told < 0.7
 
 
-@pytest.mark.parametrize("config", [SMALL, BESIDE], ids=["alone", "beside"])
+@pytest.mark.parametrize("config", [SMALL, SEEING_SKY], ids=["alone", "beside"])
 @pytest.mark.parametrize("killed_at", [3, 5])
 def test_a_run_that_is_killed_and_resumed_gives_the_parameters_of_an_unbroken_one(
     tmp_path: Path, killed_at: int, config: DiscriminatorConfig
@@ -230,9 +238,38 @@ def test_one_panorama_has_the_answer_that_it_has_among_others() -> None:
 
 def test_perfect_answers_lose_nothing_and_not_knowing_loses_a_quarter() -> None:
     one, zero, weight = torch.ones(2, 4, 8), torch.zeros(2, 4, 8), torch.rand(2, 4, 8)
-    assert adversarial_loss(one, zero, weight).item() == 0
-    assert adversarial_loss(0.5 * one, 0.5 * one, weight).item() == pytest.approx(0.25)
-    assert adversarial_loss(zero, one, weight).item() == pytest.approx(1)
+    assert adversarial_loss(one, zero, zero, weight).item() == 0
+    assert adversarial_loss(0.5 * one, 0.5 * one, zero, weight).item() == pytest.approx(0.25)
+    assert adversarial_loss(zero, one, zero, weight).item() == pytest.approx(1)
+    assert adversarial_loss(one, 0.5 * one, 0.5 * one, weight).item() == 0
+
+
+def test_a_patch_is_called_as_right_as_its_pixels_are_on_average() -> None:
+    """At steepness 2 a factor of r counts 1 / r^2, too far or too near alike; of sky one where both have it, else zero.
+
+    Pixels that are holes in either do not count.
+    """
+    true = torch.full((1, H, W), 2.0)
+    predicted = true.clone()
+    predicted[:, :8, 8:16] *= 2
+    predicted[:, :8, 16:24] /= 2
+    predicted[:, :4, 24:32] = torch.inf
+    true[:, :8, 32:40], predicted[:, :8, 32:36] = torch.inf, 1000.0
+    true[:, :8, 40:44], predicted[:, :8, 44:48] = torch.nan, 8.0
+    true[:, :8, 48:56] = 0
+    expected = torch.ones(1, H // 8, W // 8)
+    expected[0, 0, :7] = torch.tensor([1, 1 / 4, 1 / 4, 1 / 2, 1 / 2, 1 / 16, 0])
+    torch.testing.assert_close(patch_targets(true, predicted, SEEING_SKY), expected)
+    assert not patch_targets(true, predicted, BESIDE).any()
+    large = [depth.repeat_interleave(2, 1).repeat_interleave(2, 2) for depth in (true, predicted)]
+    torch.testing.assert_close(patch_targets(*large, SEEING_SKY), expected)
+
+
+def test_where_sky_is_no_part_of_what_is_seen_it_is_a_hole_in_the_target_too() -> None:
+    true, predicted = torch.full((1, H, W), 2.0), torch.full((1, H, W), 4.0)
+    predicted[:, :4] = torch.inf
+    targets = patch_targets(true, predicted, replace(SEEING_SKY, sky=False))
+    torch.testing.assert_close(targets, torch.full((1, H // 8, W // 8), 0.25))
 
 
 def test_a_patch_counts_by_its_solid_angle_and_by_what_of_it_is_valid() -> None:
@@ -298,6 +335,24 @@ def test_normalised_depth_is_clipped_at_the_quantile_and_near_the_camera() -> No
     assert image[0] > 0
 
 
+def test_sky_is_as_far_as_can_be_and_stands_in_a_plane_of_its_own() -> None:
+    """A block is sky where more of what is known of it is."""
+    depth = rooms(1, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    depth[:, :2, :2] = torch.inf
+    depth[:, :2, 2:4] = torch.tensor([[torch.inf, torch.inf], [1000.0, 3.0]])
+    depth[:, :2, 4:6] = torch.tensor([[torch.inf, 3.0], [torch.nan, 3.0]])
+    depth[:, :2, 6:8] = torch.tensor([[torch.inf, torch.nan], [0.0, 0.0]])
+    image, valid = depth_images(depth, visible(depth, SEEING_SKY), SEEING_SKY)
+    assert image.shape == (1, 2, H, W)
+    assert image[0, 1, 0, :4].tolist() == [1, 1, 0, 0]
+    assert image[0, 1].sum() == 2
+    assert image[0, 0, 0, :2].tolist() == [1, 1]
+    assert 0 < image[0, 0, 0, 2] < 1
+    assert image[0, 0, 0, 3] == 0
+    assert valid.sum() == H * W - 1
+    assert not valid[0, 0, 3]
+
+
 @pytest.mark.parametrize("factor", [0.3, 3.0])
 def test_the_scale_of_a_depth_is_hardly_seen(factor: float) -> None:
     """All that is left of it is the near end of 1 cm."""
@@ -340,6 +395,8 @@ def test_labels_without_any_depth_are_scored_last_and_others_as_ever() -> None:
     scores = score(discriminator, depth)
     assert scores[1] == -torch.inf
     assert torch.equal(scores[[0, 2]], alone[[0, 2]])
+    scores = score(Discriminator(SEEING_SKY), depth, pictures_of(rooms(3, 0)))
+    assert scores.isinf().tolist() == [False, True, False]
 
 
 def test_truth_prediction_and_picture_are_turned_together() -> None:
@@ -392,7 +449,7 @@ def test_a_height_that_has_no_patches_is_refused(height: int) -> None:
         DiscriminatorConfig(height=height)
 
 
-@pytest.mark.parametrize("config", [SMALL, BESIDE], ids=["alone", "beside"])
+@pytest.mark.parametrize("config", [SMALL, BESIDE, SEEING_SKY], ids=["alone", "beside", "with sky"])
 def test_a_saved_discriminator_comes_back_with_its_configuration(tmp_path: Path, config: DiscriminatorConfig) -> None:
     saved = Discriminator(config)
     save_discriminator(saved, tmp_path / "d.safetensors")
@@ -401,10 +458,10 @@ def test_a_saved_discriminator_comes_back_with_its_configuration(tmp_path: Path,
     assert same(loaded, saved)
 
 
-def test_a_file_from_before_there_were_pictures_is_of_one_that_sees_depth_alone(tmp_path: Path) -> None:
+def test_a_file_from_before_there_was_a_choice_is_of_one_that_sees_depth_alone(tmp_path: Path) -> None:
     path = tmp_path / "d.safetensors"
-    older = SMALL.to_json().replace('"picture":"none",', "")
-    assert older != SMALL.to_json()
+    said = json.loads(SMALL.to_json())
+    older = json.dumps({name: value for name, value in said.items() if name not in ("picture", "sky", "target")})
     module.save_file(Discriminator(SMALL).state_dict(), path, metadata={"dap.discriminator": older})
     assert load_discriminator(path, CPU).config == SMALL
     module.save_file(Discriminator(BESIDE).state_dict(), path, metadata={"dap.discriminator": older})

@@ -29,7 +29,8 @@ def test_where_there_is_no_run_status_says_so(tmp_path: Path) -> None:
 
 def test_a_run_begins_with_a_preset(tmp_path: Path) -> None:
     with pytest.raises(
-        TrainingError, match="no run a to go on with: give --preset, one of paper, dap-s, small, ablation, smoke"
+        TrainingError,
+        match="no run a to go on with: give --preset, one of paper, dap-s, small, selection, ablation, smoke",
     ):
         run("pipeline", "--run", "a", "--runs", tmp_path)
 

@@ -80,6 +80,13 @@ def test_stages_see_what_the_paper_says(copied: Callable[[PipelineConfig], Run])
     assert third["smoke-real-like"]["labels"] == labels[1].manifest.fingerprint
 
 
+def test_stage_3_has_no_more_labels_than_stage_1_if_it_is_told_so(copied: Callable[[PipelineConfig], Run]) -> None:
+    run = copied(replace(SMOKE, stage_3_sees_held_out=False))
+    run.do(STAGES["stage-3-dap"])
+    samples = [seen_by(run, stage)["smoke-labelled"]["samples"] for stage in ("stage-1-labeler", "stage-3-dap")]
+    assert samples == [4, 4]
+
+
 def test_the_best_scores_of_each_place_are_selected(copied: Callable[[PipelineConfig], Run]) -> None:
     run = copied(SMOKE)
     labels = run.labels("labels-1", SMOKE.unlabelled[0], "stage-1-labeler")
