@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 
 import onnxruntime as ort
@@ -77,14 +78,12 @@ def open_session(path: Path, device: str, threads: int, gpu_arena_gb: float | No
     kind, number = parse_device(wanted)
     has_cuda = _CUDA in ort.get_available_providers()
     if kind == "cpu" or (kind == "auto" and not has_cuda):
-        reason = "as asked for" if kind == "cpu" else "this ONNX Runtime is built without CUDA"
+        reason = "as asked for" if kind == "cpu" else _without_cuda()
         _log.info("onnx engine: cpu with %d threads, %s", threads, reason)
         return Opened(new_session(path, threads, [CPU]), [CPU])
     try:
         if not has_cuda:
-            raise EngineUnavailable(
-                f"{wanted} was asked for, and ONNX Runtime is built without CUDA here: install onnxruntime-gpu."
-            )
+            raise EngineUnavailable(f"{wanted} was asked for, and {_without_cuda()}.")
         opened = _on_gpu(path, number or 0, threads, gpu_arena_gb)
     except EngineUnavailable as error:
         if wanted == device:
@@ -93,6 +92,16 @@ def open_session(path: Path, device: str, threads: int, gpu_arena_gb: float | No
         return Opened(new_session(path, threads, [CPU]), [CPU])
     _log.info("onnx engine: cuda:%d, %s", number or 0, "as asked for" if kind == "cuda" else "the first GPU found")
     return opened
+
+
+def _without_cuda() -> str:
+    """Why ONNX Runtime has no CUDA here."""
+    if all(any(distributions(name=name)) for name in ("onnxruntime", "onnxruntime-gpu")):
+        return (
+            "onnxruntime has overwritten onnxruntime-gpu, since both are installed: uninstall both, then install "
+            "onnxruntime-gpu"
+        )
+    return "this ONNX Runtime is built without CUDA: onnxruntime-gpu, in its place, has it"
 
 
 def _on_gpu(path: Path, number: int, threads: int, arena_gb: float | None) -> Opened:

@@ -275,6 +275,22 @@ def test_without_a_gpu_build_cuda_is_unavailable_and_auto_is_the_cpu(
     with caplog.at_level(logging.INFO):
         assert opened(red, threads=1).device == "cpu"
     assert "cpu with 1 threads, this ONNX Runtime is built without CUDA" in caplog.text
-    with pytest.raises(EngineUnavailable, match="install onnxruntime-gpu"):
+    with pytest.raises(EngineUnavailable, match=r"cuda was asked for, and this .* without CUDA: onnxruntime-gpu"):
         opened(red, device="cuda")
     assert opened(red, device="cuda,cpu").device == "cpu"
+
+
+def test_where_one_onnx_runtime_has_overwritten_the_other_the_log_and_the_error_say_so(
+    red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        info = tmp_path / f"{name.replace('-', '_')}-1.31.1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.31.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with caplog.at_level(logging.INFO):
+        assert opened(red, threads=1).device == "cpu"
+    assert "cpu with 1 threads, onnxruntime has overwritten onnxruntime-gpu, since both are installed" in caplog.text
+    with pytest.raises(EngineUnavailable, match="uninstall both, then install onnxruntime-gpu"):
+        opened(red, device="cuda")
