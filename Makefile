@@ -75,7 +75,7 @@ bench-roofline: $(VENV)/develops
 	$(BIN)/python -m benchmarks.commands roofline --json $(OUT)/roofline.json
 
 bench-cost: $(VENV)/runs
-	$(BIN)/python -m benchmarks.commands cost --json $(OUT)/cost.json
+	$(BIN)/python -m benchmarks.commands cost --json $(OUT)/cost.json --picture $(OUT)/request.svg
 
 bench-overload: $(VENV)/runs
 	$(BIN)/python -m benchmarks.commands overload --json $(OUT)/overload.json

@@ -72,15 +72,25 @@ def service(
 @_MODEL
 @_PANORAMA
 @click.option("--requests", default=40, show_default=True, help="Of each case.")
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw where the time goes, and write it here: SVG.",
+)
 @_JSON
-def cost(model: str, panorama: Path, requests: int, json_path: Path | None) -> None:
+def cost(model: str, panorama: Path, requests: int, picture: Path | None, json_path: Path | None) -> None:
     """What a request costs beside inference. Ends with 1 if it is more than it may be."""
     from benchmarks.cost import as_list, as_markdown, measure
+    from benchmarks.picture import bar_of, draw
 
     with progress("requests", 4 * requests) as advance:
         costs = measure(model, panorama.read_bytes(), requests, advance)
     machine = describe_machine()
     click.echo(f"{machine}\n\n{as_markdown(costs)}")
+    if picture:
+        title = f"One request at a time, {Path(model).name}: medians, ms ({machine.processor}, {machine.cores} cores)"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_text(draw([bar_of(cost) for cost in costs], title), encoding="utf-8")
     _write(json_path, {"machine": asdict(machine), "measured": as_list(costs)})
     if not all(cost.is_met for cost in costs):
         raise SystemExit(1)
