@@ -3,6 +3,7 @@
 import importlib.util
 import os
 
+import onnxruntime
 import pytest
 
 
@@ -10,7 +11,8 @@ def require_gpu(*libraries: str) -> None:
     """Skip the test where there is no GPU, or fail it where DAP_TEST_GPU says that there is one (`make test-gpu`).
 
     Args:
-        libraries: that must be installed, too; `cuda.bindings` is among them by itself.
+        libraries: that must be installed, too; `cuda.bindings` is among them by itself. Of `onnxruntime`, one that is
+            built for CUDA.
     """
     missing = _missing("cuda", *libraries)
     if missing and os.environ.get("DAP_TEST_GPU"):
@@ -23,6 +25,8 @@ def _missing(*libraries: str) -> str | None:
     absent = [library for library in libraries if importlib.util.find_spec(library) is None]
     if absent:
         return f"{', '.join(absent)} not installed: pip install 'depth-any-panorama[gpu]'"
+    if "onnxruntime" in libraries and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return "onnxruntime is built without CUDA: docs/gpu.md says how to install the other"
     from dap.engines.cuda import CudaDevice
     from dap.errors import EngineUnavailable
 
