@@ -84,6 +84,25 @@ def copy(device: str) -> tuple[Work, int]:
     return copy_there, 2 * source.nbytes
 
 
+def transfer(device: str, pixels: int) -> tuple[Work, int]:
+    """What must cross to a GPU and back for one panorama, through page-locked memory, and its bytes.
+
+    Up goes a byte for each colour of each of so many pixels, down comes depth, float32.
+    """
+    on = torch.device(device)
+    is_gpu = on.type == "cuda"
+    colours = torch.zeros(pixels, 3, dtype=torch.uint8, pin_memory=is_gpu)
+    depth = torch.zeros(pixels, device=on)
+    here = torch.zeros(pixels, pin_memory=is_gpu)
+
+    def transfer_there_and_back() -> None:
+        colours.to(on, non_blocking=True, copy=True)
+        here.copy_(depth, non_blocking=True)
+        wait_for(on)
+
+    return transfer_there_and_back, colours.nbytes + depth.nbytes
+
+
 def wait_for(device: torch.device) -> None:
     """Until it has done all that it was given."""
     if device.type == "cuda":

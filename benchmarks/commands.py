@@ -188,7 +188,7 @@ def engine(
         subject = find_subject(model, against, files, size, folder)
         contenders, left_out = choose(subject, names, kind, setting.threads, panorama, folder)
         pixels = decode(panorama.read_bytes(), size=subject.size).pixels
-        with progress("turns", turns(contenders, heats, rounds)) as advance:
+        with progress("turns", turns(contenders, heats, setting)) as advance:
             result = measure(subject, contenders, heats, pixels, setting, folder, left_out, advance)
     machine = describe_machine()
     click.echo(f"{machine}; {setting.threads} threads\n\n{as_markdown(result)}")

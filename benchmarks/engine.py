@@ -15,7 +15,7 @@ import numpy.typing as npt
 from benchmarks.contenders import Contender, Subject
 from benchmarks.load import percentile
 from benchmarks.race import Record, race
-from benchmarks.racer import Entry
+from benchmarks.racer import Entry, Kind
 from dap.graph import GraphPrecision
 
 CEILING_PRECISIONS: tuple[GraphPrecision, ...] = ("fp32", "bf16", "fp16")
@@ -101,6 +101,7 @@ class Result:
         size: (H, W) in pixels.
         gflop: of one panorama by whether it has range masks; empty where there is no checkpoint to count.
         product_tflops: rate of a large matrix product, by precision: the median over the run.
+        transfer_ms: in which the pixels of one panorama go to a GPU and its depth comes back, at best; None on a CPU.
         rows: in the order in which they ran.
         left_out: contenders that could not run, and why.
     """
@@ -109,6 +110,7 @@ class Result:
     size: tuple[int, int]
     gflop: Mapping[bool, float]
     product_tflops: Mapping[str, float]
+    transfer_ms: float | None
     rows: Sequence[Row]
     left_out: Mapping[str, str]
 
@@ -149,6 +151,7 @@ def measure(
     flop = {heat.in_range: _flop(subject, heat.in_range) for heat in heats}
     rows: list[Row] = []
     products: dict[GraphPrecision, list[float]] = {}
+    crossings: list[float] = []
     for number, heat in enumerate(heats):
         panoramas = folder / f"panoramas-{number}.npy"
         np.save(panoramas, turned(pixels, heat.batch))
@@ -157,10 +160,12 @@ def measure(
             for place, contender in enumerate(contenders)
         ]
         ceilings = [
-            Entry("product", precision, setting.device, setting.threads) for precision in ceiling_precisions(contenders)
+            Entry(kind, precision, setting.device, setting.threads, subject.size)
+            for kind, precision in ceilings_of(contenders, setting.device)
         ]
         records = race([*entries, *ceilings], setting.seconds, setting.rounds, advance)
-        rates = {record.entry.precision: record.rate for record in records[len(entries) :]}
+        rates = {record.entry.precision: record.rate for record in records if record.entry.kind == "product"}
+        crossings += [second for record in records if record.entry.kind == "transfer" for second in record.seconds]
         for precision, rate in rates.items():
             products.setdefault(precision, []).append(rate / 1e12)
         rows += [
@@ -172,20 +177,22 @@ def measure(
         subject.size,
         {in_range: counted / 1e9 for in_range, counted in flop.items() if counted is not None},
         {precision: statistics.median(found) for precision, found in products.items()},
+        1000 * statistics.median(crossings) if crossings else None,
         rows,
         left_out,
     )
 
 
-def turns(contenders: Sequence[Contender], heats: Sequence[Heat], rounds: int) -> int:
+def turns(contenders: Sequence[Contender], heats: Sequence[Heat], setting: Setting) -> int:
     """How many of them `measure` takes."""
-    return len(heats) * rounds * (len(contenders) + len(ceiling_precisions(contenders)))
+    return len(heats) * setting.rounds * (len(contenders) + len(ceilings_of(contenders, setting.device)))
 
 
-def ceiling_precisions(contenders: Sequence[Contender]) -> list[GraphPrecision]:
-    """Those of the contenders in which there is a rate to compare with."""
+def ceilings_of(contenders: Sequence[Contender], device: str) -> list[tuple[Kind, GraphPrecision]]:
+    """What runs beside the contenders: a product in each of their precisions that has one, and the way to a GPU."""
     found = dict.fromkeys(contender.precision for contender in contenders)
-    return [precision for precision in found if precision in CEILING_PRECISIONS]
+    products: list[tuple[Kind, GraphPrecision]] = [("product", one) for one in found if one in CEILING_PRECISIONS]
+    return products if device == "cpu" else [*products, ("transfer", "fp32")]
 
 
 def turned(pixels: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
@@ -200,8 +207,8 @@ def _entry(contender: Contender, subject: Subject, heat: Heat, setting: Setting,
         contender.precision,
         setting.device,
         setting.threads,
-        str(contender.path),
         subject.size,
+        str(contender.path),
         heat.in_range,
         str(panoramas),
         str(depth),
@@ -287,7 +294,7 @@ def as_markdown(result: Result) -> str:
     """Tables for docs/performance.md."""
     height, width = result.size
     on_device = any(row.device_mb is not None for row in result.rows)
-    lines = [f"{result.subject}, {width}x{height}", "", *_counted(result), ""]
+    lines = [f"{result.subject}, {width}x{height}", "", _counted(result), ""]
     columns = ["runs", "range", "batch", "p50 ms", "p90 ms", "panoramas/s", "times", "CPU ms each", "peak MB", "of it"]
     columns += ["running MB", *(["GPU MB"] if on_device else []), "TFLOP/s", "of a product", "ln depth, max", "mean"]
     lines += _table(columns, [_cells(row, on_device) for row in result.rows])
@@ -295,14 +302,13 @@ def as_markdown(result: Result) -> str:
     return "\n".join([*lines, *(["", *_left_out(result)] if result.left_out else [])])
 
 
-def _counted(result: Result) -> list[str]:
-    counted = [
-        f"{gflop:.1f} GFLOP {'with' if masks else 'without'} range masks" for masks, gflop in result.gflop.items()
-    ]
-    rates = [f"{rate:.3g} TFLOP/s in {precision}" for precision, rate in result.product_tflops.items()]
-    return [
-        f"One panorama: {', '.join(counted) or 'not counted'}. A large matrix product: {', '.join(rates) or 'none'}."
-    ]
+def _counted(result: Result) -> str:
+    panorama = [f"{gflop:.1f} GFLOP with{'' if masks else 'out'} range masks" for masks, gflop in result.gflop.items()]
+    product = [f"{rate:.3g} TFLOP/s in {precision}" for precision, rate in result.product_tflops.items()]
+    said = f"One panorama: {', '.join(panorama) or 'not counted'}. A large product: {', '.join(product) or 'none'}."
+    if result.transfer_ms is None:
+        return said
+    return f"{said} The pixels of one to the GPU and its depth back: {result.transfer_ms:.2f} ms."
 
 
 def _cells(row: Row, on_device: bool) -> list[str]:

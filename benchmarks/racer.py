@@ -7,6 +7,7 @@ runs for as long and says what came of it (`Turn`). It ends with the input.
 
 import importlib
 import json
+import math
 import os
 import sys
 import time
@@ -23,7 +24,7 @@ from dap.graph import GraphPrecision
 from dap.models import find_model
 
 EngineKind = Literal["eager", "torch", "onnx", "tensorrt"]
-Kind = EngineKind | Literal["product", "copy"]
+Kind = EngineKind | Literal["product", "transfer"]
 Work = Callable[[], npt.NDArray[np.float32] | None]
 
 _LIBRARIES: dict[Kind, str] = {
@@ -32,7 +33,7 @@ _LIBRARIES: dict[Kind, str] = {
     "onnx": "dap.engines.onnx",
     "tensorrt": "dap.engines.tensorrt",
     "product": "benchmarks.ceiling",
-    "copy": "benchmarks.ceiling",
+    "transfer": "benchmarks.ceiling",
 }
 
 
@@ -41,12 +42,12 @@ class Entry:
     """What a process is to run. Travels as JSON.
 
     Attributes:
-        kind: an engine; `eager`: the plain network in torch; `product` and `copy`: see `benchmarks.ceiling`.
+        kind: an engine; `eager`: the plain network in torch; `product` and `transfer`: see `benchmarks.ceiling`.
         precision: of the run.
         device: `cpu`, `cuda` or `cuda:N`.
         threads: that work on the CPU.
-        model: a checkpoint or an exported file; as the rest empty for a ceiling.
         size: (H, W) in pixels.
+        model: a checkpoint or an exported file; as the rest empty for a ceiling.
         in_range: with range masks.
         panoramas: file of the batch, uint8 (B, H, W, 3) as `.npy`.
         depth: file to write the depth of that batch to, float32 (B, H, W) as `.npy`.
@@ -56,8 +57,8 @@ class Entry:
     precision: GraphPrecision
     device: str
     threads: int
+    size: tuple[int, int]
     model: str = ""
-    size: tuple[int, int] = (0, 0)
     in_range: bool = True
     panoramas: str = ""
     depth: str = ""
@@ -79,7 +80,7 @@ class Ready:
     Attributes:
         imported_mb: in memory when its libraries were loaded, and nothing else.
         loading_mb: in memory at most, up to the end of the first run.
-        amount: FLOP of a `product`, bytes of a `copy`; else 0.
+        amount: FLOP of a `product`, bytes of a `transfer`; else 0.
     """
 
     imported_mb: float
@@ -130,12 +131,12 @@ def main() -> None:
 def work_of(entry: Entry) -> tuple[Work, int]:
     """What one run is, and its FLOP or bytes if it is a ceiling."""
     match entry.kind:
-        case "product" | "copy":
+        case "product" | "transfer":
             from benchmarks import ceiling
 
             ceiling.use_threads(entry.threads)
-            if entry.kind == "copy":
-                return ceiling.copy(entry.device)
+            if entry.kind == "transfer":
+                return ceiling.transfer(entry.device, math.prod(entry.size))
             return ceiling.product(entry.precision, entry.device)
         case "eager":
             return _eager(entry, np.load(entry.panoramas)), 0

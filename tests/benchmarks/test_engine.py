@@ -5,10 +5,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.contenders import Contender
-from benchmarks.engine import Heat, Result, Row, as_markdown, ceiling_precisions, row_of, times, turned, turns
+from benchmarks.contenders import Contender, Subject
+from benchmarks.engine import (
+    Heat,
+    Result,
+    Row,
+    Setting,
+    as_markdown,
+    ceilings_of,
+    measure,
+    row_of,
+    times,
+    turned,
+    turns,
+)
 from benchmarks.race import Record
 from benchmarks.racer import Entry, Ready, Turn
+from tests.dap.graphs import SIZE, red_graph, save
 
 HEAT = Heat(batch=2, in_range=True)
 
@@ -17,7 +30,7 @@ def record(folder: Path, name: str, *rounds: tuple[float, ...], depth: float = 2
     file = folder / f"{name}.npy"
     np.save(file, np.full((2, 4, 8), depth, np.float32))
     ready = Ready(imported_mb=100, loading_mb=loading_mb)
-    entry = Entry("onnx", "fp32", "cpu", 1, depth=str(file))
+    entry = Entry("onnx", "fp32", "cpu", 1, (4, 8), depth=str(file))
     return Record(entry, ready, turns=[Turn(seconds, cpu_s=2 * sum(seconds), running_mb=400) for seconds in rounds])
 
 
@@ -79,17 +92,52 @@ def test_a_batch_has_the_panorama_turned_in_several_ways() -> None:
     ]
 
 
-def test_a_product_runs_in_each_precision_that_has_one() -> None:
+def test_a_product_runs_in_each_precision_that_has_one_and_on_a_gpu_the_way_there() -> None:
     contenders = [Contender("", "onnx", precision, Path()) for precision in ("fp32", "int8", "bf16", "fp32")]
-    assert ceiling_precisions(contenders) == ["fp32", "bf16"]
-    assert turns(contenders, [HEAT, HEAT], rounds=3) == 2 * 3 * (4 + 2)
+    assert ceilings_of(contenders, "cpu") == [("product", "fp32"), ("product", "bf16")]
+    assert ceilings_of(contenders[:1], "cuda:1") == [("product", "fp32"), ("transfer", "fp32")]
+    assert turns(contenders, [HEAT, HEAT], Setting("cpu", 1, 1.0, rounds=3)) == 2 * 3 * (4 + 2)
 
 
 def test_the_tables_name_what_was_left_out(row: Row) -> None:
-    result = Result("dap-s", (256, 512), {True: 13.7}, {"fp32": 0.2}, [row], {"onnx bf16": "ONNX Runtime cannot"})
+    result = Result("dap-s", (256, 512), {True: 13.7}, {"fp32": 0.2}, None, [row], {"onnx bf16": "ONNX Runtime cannot"})
     text = as_markdown(result)
     assert "dap-s, 512x256" in text
     assert "| onnx fp32 | masks | 2 | 7200 | 14400 |" in text
     assert text.endswith("Left out: onnx bf16: ONNX Runtime cannot")
     widths = {line.count("|") for line in text.split("\n\n")[2].splitlines()}
     assert len(widths) == 1, "every line of the table has as many cells"
+
+
+def test_what_crosses_to_a_gpu_is_told_where_there_is_one(row: Row) -> None:
+    assert "to the GPU and its depth back: 0.12 ms" in as_markdown(Result("", (1, 2), {}, {}, 0.123, [row], {}))
+    assert "GPU" not in as_markdown(Result("", (1, 2), {}, {}, None, [row], {}))
+
+
+def test_each_heat_has_a_row_for_each_contender_and_differences_are_from_the_first(tmp_path: Path) -> None:
+    """Depths of 80/2 and 80/4 metres; a precision without a ceiling, so that no library of products is loaded."""
+    half = save(red_graph(), tmp_path / "half.onnx")
+    quarter = save(red_graph(divisor=4.0), tmp_path / "quarter.onnx")
+    contenders = [Contender(path.stem, "onnx", "int8", path) for path in (half, quarter)]
+    heats = [Heat(1, True), Heat(2, False)]
+    setting = Setting("cpu", 1, seconds=0.0, rounds=2)
+    told: list[int] = []
+    result = measure(
+        Subject("red", SIZE, None, (half, quarter)),
+        contenders,
+        heats,
+        np.full((*SIZE, 3), 80, np.uint8),
+        setting,
+        tmp_path,
+        {},
+        told.append,
+    )
+    assert len(told) == turns(contenders, heats, setting) == 8
+    assert [(row.name, row.batch, row.in_range) for row in result.rows] == [
+        ("half", 1, True),
+        ("quarter", 1, True),
+        ("half", 2, False),
+        ("quarter", 2, False),
+    ]
+    assert [row.log_depth_max for row in result.rows] == pytest.approx([0, np.log(2), 0, np.log(2)])
+    assert (result.gflop, result.product_tflops, result.transfer_ms) == ({}, {}, None)

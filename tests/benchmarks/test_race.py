@@ -16,7 +16,7 @@ def entry(tmp_path: Path) -> Entry:
     np.save(tmp_path / "panoramas.npy", np.full((2, *SIZE, 3), (80, 0, 0), np.uint8))
     model = save(red_graph(), tmp_path / "red.onnx")
     panoramas, depth = (str(tmp_path / name) for name in ("panoramas.npy", "depth.npy"))
-    return Entry("onnx", "fp32", "cpu", 1, str(model), SIZE, True, panoramas, depth)
+    return Entry("onnx", "fp32", "cpu", 1, SIZE, str(model), True, panoramas, depth)
 
 
 def test_a_turn_lasts_as_long_as_it_should_and_one_run_at_least() -> None:
