@@ -42,6 +42,7 @@ from dap.errors import (
     kinds,
 )
 from dap.formats import npy, png16
+from dap.resolutions import parse_resolution
 from dap.sphere import FRAMES, Frame
 from dap.views import Layout, Measure
 
@@ -71,6 +72,8 @@ class DepthParameters(TypedDict, total=False):
         upsample: how the network's depth becomes larger.
         nadir_mask: degrees around straight down that are not valid.
         camera_height: metres of the camera above the floor, which then fixes the scale; None where not known.
+        resolution: (h, w) at which the model sees the panorama, one of `ServiceModel.sizes`; None for the first of
+            them.
     """
 
     range: float | None
@@ -79,6 +82,7 @@ class DepthParameters(TypedDict, total=False):
     upsample: Upsample
     nadir_mask: float
     camera_height: float | None
+    resolution: tuple[int, int] | None
 
 
 class CloudParameters(DepthParameters, total=False):
@@ -126,7 +130,8 @@ class ServiceModel:
         description: one line for people.
         licence: of the weights.
         source: where the weights come from.
-        input_size: (h, w) in pixels that the network sees.
+        input_size: (h, w) in pixels that the network sees unless asked otherwise.
+        sizes: (h, w) of all that `resolution` may ask for, `input_size` first.
         thresholds: metres, ascending: the ranges that the model has a channel for.
         state: `serving` for the one that answers; otherwise whether its file is there.
     """
@@ -136,6 +141,7 @@ class ServiceModel:
     licence: str
     source: str
     input_size: tuple[int, int]
+    sizes: tuple[tuple[int, int], ...]
     thresholds: tuple[float, ...]
     state: str
 
@@ -565,6 +571,7 @@ def _depth_map(answer: _Answer, exact: bool) -> DepthMap:
             range_mask=png16.RANGE_MASKS.get(mask, "none"),
             model=headers.get("x-model", ""),
             scale_factor=float(headers.get("x-scale-factor", 1)),
+            resolution=parse_resolution(headers["x-resolution"]) if "x-resolution" in headers else None,
         )
     except (InputError, ValueError) as error:
         raise UnexpectedAnswer(f"expected a depth map: {error}") from error
@@ -588,12 +595,13 @@ def _models(answer: _Answer) -> list[ServiceModel]:
                 licence=model["licence"],
                 source=model["source"],
                 input_size=(model["input_height"], model["input_width"]),
+                sizes=tuple(map(parse_resolution, model["resolutions"])),
                 thresholds=tuple(model["thresholds"]),
                 state=model["state"],
             )
             for model in _json(answer)["models"]
         ]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, InvalidParameter) as error:
         raise UnexpectedAnswer("expected a list of models") from error
 
 

@@ -42,14 +42,15 @@ _HEADERS_OF_ANSWERS = (
     "X-Range",
     "X-Range-Mask",
     "X-Request-Id",
+    "X-Resolution",
     "X-Scale-Factor",
 )
 
 
 class _Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """The schema, complete with what FastAPI cannot see."""
-        return openapi.complete(super().openapi(), self.state.settings)
+        """The schema, complete with what FastAPI cannot see, and with the resolutions of the model that is served."""
+        return openapi.complete(super().openapi(), self.state.settings, self.state.serving.sizes)
 
 
 def create_app(settings: Settings | None = None, engine_factory: EngineFactory = open_engine) -> FastAPI:

@@ -5,13 +5,17 @@ so nothing here needs a lock. An engine with several lanes runs several batches 
 
 A batch is formed greedily: what waits when the engine falls idle, in order of arrival, as far as the limits go. On an
 idle service a panorama therefore waits for nothing, and under load batches grow by themselves.
+
+The panoramas of a batch are of one size, that of the one that came first; others of this size join it over the heads of
+those of another. Nobody is overtaken but by such company of one that came before: at most as many batches run before
+a panorama as there were panoramas when it came.
 """
 
 import asyncio
 import math
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +25,7 @@ import numpy.typing as npt
 
 from dap.engines.base import Engine
 from dap.errors import DapError, DeviceLost, EngineError, EngineUnavailable, NotReady, OutOfMemory, Overloaded
+from dap.resolutions import Size, batch_limit
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -40,6 +45,8 @@ class BatchLimits:
         delay_s: how long a batch that is not full waits for company, counted from the arrival of its first panorama.
         run_s: how long a batch may run. Beyond it the engine counts as hung, and so as lost.
         lanes: batches that may run at a time.
+        size: (H, W) of the panoramas that `items` is said of, and `dap.resolutions.batch_limit` of all others; None
+            where it is said of all.
     """
 
     items: int
@@ -47,6 +54,11 @@ class BatchLimits:
     delay_s: float = 0.0
     run_s: float = 120.0
     lanes: int = 1
+    size: Size | None = None
+
+    def items_at(self, size: Size) -> int:
+        """Panoramas of this size that a batch may hold."""
+        return self.items if self.size is None else batch_limit(self.items, size, self.size)
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,10 @@ class _Item:
     in_range: bool
     arrived: float
     answer: asyncio.Future[Inferred] = field(default_factory=asyncio.Future)
+
+    @property
+    def size(self) -> Size:
+        return self.panorama.shape[0], self.panorama.shape[1]
 
     @property
     def pixels(self) -> int:
@@ -118,7 +134,7 @@ class Batcher:
         self._running: set[_Item] = set()
         self._arrival = asyncio.Event()
         self._full = asyncio.Event()
-        self._seconds_per_item = 0.0
+        self._seconds_per_pixel = 0.0
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -133,14 +149,14 @@ class Batcher:
     def queued_pixels(self) -> int:
         return sum(item.pixels for item in self._queue if not item.is_abandoned)
 
-    @property
-    def wait_s(self) -> float:
-        """Seconds until a panorama that came now would be done, judged by the batches of late."""
-        return (self.queued_items + self._awaited_items + len(self._running) + 1) * self._seconds_per_item
+    def wait_s(self, pixels: int) -> float:
+        """Seconds until a panorama of so many pixels that came now would be done, judged by the batches of late."""
+        running = sum(item.pixels for item in self._running)
+        return (self.queued_pixels + self._awaited_pixels + running + pixels) * self._seconds_per_pixel
 
     @property
-    def _awaited_items(self) -> int:
-        return sum(place.pixels > 0 for place in self._places)
+    def _awaited_pixels(self) -> int:
+        return sum(place.pixels for place in self._places)
 
     def start(self) -> None:
         """Begin to take panoramas. Needs a running event loop."""
@@ -164,14 +180,14 @@ class Batcher:
             Overloaded: the queue has no room for them now, or is so long that they would hardly be done in time.
         """
         self._drop_abandoned()
-        reserved = sum(place.pixels for place in self._places)
-        waiting = len(self._queue) + self._awaited_items
-        if waiting and self.queued_pixels + reserved + pixels > self._limits.queued_pixels:
-            raise Overloaded(f"{waiting} panoramas are waiting already", retry_after_s=self.wait_s)
-        if waiting and self.wait_s > _IN_TIME * within_s:
+        waiting = len(self._queue) + sum(place.pixels > 0 for place in self._places)
+        wait_s = self.wait_s(pixels)
+        if waiting and self.queued_pixels + self._awaited_pixels + pixels > self._limits.queued_pixels:
+            raise Overloaded(f"{waiting} panoramas are waiting already", retry_after_s=wait_s)
+        if waiting and wait_s > _IN_TIME * within_s:
             raise Overloaded(
                 f"{waiting} panoramas are waiting already; one more would hardly be done within {within_s:g} seconds",
-                retry_after_s=self.wait_s - _IN_TIME * within_s,
+                retry_after_s=wait_s - _IN_TIME * within_s,
             )
 
     @contextmanager
@@ -195,7 +211,7 @@ class Batcher:
         item = _Item(panorama, in_range, asyncio.get_running_loop().time())
         self._queue.append(item)
         self._arrival.set()
-        if not self._fits(self._queue[0], among=self._queue):
+        if self._has_full_batch():
             self._full.set()
         return await item.answer
 
@@ -224,24 +240,31 @@ class Batcher:
             self._running.difference_update(batch)
 
     async def _window(self) -> None:
-        """Wait until the delay of the first panorama is over, or a batch is full before."""
+        """Wait until the delay of the first panorama is over, or a batch of some size is full before."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self._queue[0].arrived + self._limits.delay_s):
                 await self._full.wait()
 
     def _take_batch(self) -> list[_Item]:
-        """From the front of the queue, as many as fit. The first that does not fit stays at the front."""
+        """The one that came first, and of those after it as many of its size as fit."""
         self._drop_abandoned()
         batch: list[_Item] = []
-        while self._queue and self._fits(self._queue[0], among=batch):
-            batch.append(self._queue.popleft())
+        rest: deque[_Item] = deque()
+        for item in self._queue:
+            (batch if self._fits(item, among=batch) else rest).append(item)
+        self._queue = rest
         if not self._queue:
             self._arrival.clear()
-        self._full.clear()
+        if not self._has_full_batch():
+            self._full.clear()
         return batch
 
-    def _fits(self, item: _Item, among: Collection[_Item]) -> bool:
-        return len(among) < self._limits.items and all(item.panorama.shape == other.panorama.shape for other in among)
+    def _fits(self, item: _Item, among: Sequence[_Item]) -> bool:
+        return not among or (item.size == among[0].size and len(among) < self._limits.items_at(item.size))
+
+    def _has_full_batch(self) -> bool:
+        waiting = Counter(item.size for item in self._queue)
+        return any(count >= self._limits.items_at(size) for size, count in waiting.items())
 
     def _drop_abandoned(self) -> None:
         self._queue = deque(item for item in self._queue if not item.is_abandoned)
@@ -263,7 +286,7 @@ class Batcher:
         if not answers:
             return
         ended = loop.time()
-        self._observe(len(batch), seconds)
+        self._observe(batch, seconds)
         for item, answer in zip(batch, answers, strict=True):
             if answer is None:
                 item.fail(EngineError("the model gave NaN or infinity for this panorama"))
@@ -308,10 +331,10 @@ class Batcher:
         except Exception:  # noqa: BLE001 - the first error says more
             raise DeviceLost("the engine fails on black, too") from error
 
-    def _observe(self, size: int, seconds: float) -> None:
-        latest = seconds / size / self._limits.lanes
-        self._seconds_per_item += (latest - self._seconds_per_item) * (0.2 if self._seconds_per_item else 1.0)
-        self._on_batch(size, seconds / self._limits.lanes)
+    def _observe(self, batch: Sequence[_Item], seconds: float) -> None:
+        latest = seconds / sum(item.pixels for item in batch) / self._limits.lanes
+        self._seconds_per_pixel += (latest - self._seconds_per_pixel) * (0.2 if self._seconds_per_pixel else 1.0)
+        self._on_batch(len(batch), seconds / self._limits.lanes)
 
     def _end(self, task: asyncio.Task[None]) -> None:
         """The task is no more, so nobody may wait for it."""

@@ -13,7 +13,7 @@ import operator
 import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 from typing import Any, NoReturn
 
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dap.errors import InputTooLarge, InvalidParameter, MalformedRequest
+from dap.resolutions import Size, choose_resolution, parse_resolution
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -42,18 +43,25 @@ class Signature:
     """What tensors a model takes and gives.
 
     Attributes:
-        input_size: (H, W) of its panoramas.
+        sizes: (H, W) of its panoramas, the first for who does not ask; those of a request are of one size.
         thresholds: how many channels `in_range` has.
         max_batch: panoramas of a request at most.
+        max_pixels: of all of them together, unless it is one.
     """
 
-    input_size: tuple[int, int]
+    sizes: tuple[Size, ...]
     thresholds: int
     max_batch: int
+    max_pixels: int
+
+    def at(self, size: Size) -> "Signature":
+        """The same for requests of one of the sizes."""
+        fitting = max(1, min(self.max_batch, self.max_pixels // math.prod(size)))
+        return replace(self, sizes=(size,), max_batch=fitting)
 
     def inputs(self) -> list[JsonObject]:
         """The inputs, as the model's metadata lists them. A request has one of them."""
-        height, width = self.input_size
+        height, width = self._shape
         return [
             {"name": "panorama", "datatype": "UINT8", "shape": [-1, height, width, 3]},
             {"name": "image", "datatype": "BYTES", "shape": [-1]},
@@ -61,11 +69,16 @@ class Signature:
 
     def outputs(self) -> list[JsonObject]:
         """The outputs, as the model's metadata lists them."""
-        height, width = self.input_size
+        height, width = self._shape
         return [
             {"name": "depth", "datatype": "FP32", "shape": [-1, height, width]},
             {"name": "in_range", "datatype": "FP32", "shape": [-1, self.thresholds, height, width]},
         ]
+
+    @property
+    def _shape(self) -> Size:
+        """(H, W) of tensors, as the protocol has it: -1 where it depends on the request."""
+        return self.sizes[0] if len(self.sizes) == 1 else (-1, -1)
 
 
 @dataclass(frozen=True)
@@ -82,13 +95,14 @@ class InferenceRequest:
 
     Attributes:
         id: comes back with the answer; None if there was none.
-        panoramas: one for each item of the batch: uint8 (H, W, 3) of the model's input size, or the bytes of an image
-            file.
+        panoramas: one for each item of the batch: uint8 (H, W, 3) of `size`, or the bytes of an image file.
+        size: (H, W) at which the model is to see them, one of the signature's.
         outputs: in the order of the answer.
     """
 
     id: str | None
     panoramas: tuple[Pixels, ...] | tuple[bytes, ...]
+    size: Size
     outputs: tuple[RequestedOutput, ...]
 
 
@@ -104,6 +118,7 @@ def parse_request(body: bytes, header_length: str | None, signature: Signature) 
         MalformedRequest: not JSON, not an object, or its binary data are not where it says.
         InputTooLarge: more JSON than a batch of panoramas needs, or more panoramas than a batch may have.
         InvalidParameter: an input, an output or a parameter that this model does not take.
+        ResolutionNotOffered: a size that it is not offered at.
     """
     text, tail = _split(body, header_length)
     text, numbers = _cut_numbers(text)
@@ -112,8 +127,9 @@ def parse_request(body: bytes, header_length: str | None, signature: Signature) 
     inputs = _objects(request, "inputs")
     if len(inputs) != 1:
         raise InvalidParameter(f"a request has one input, `panorama` or `image`; got {len(inputs)}")
+    size = _size_of(request, inputs[0], signature.sizes)
     return InferenceRequest(
-        _id_of(request), _read_input(inputs[0], numbers, tail, signature), tuple(_outputs_of(request))
+        _id_of(request), _read_input(inputs[0], numbers, tail, signature.at(size)), size, tuple(_outputs_of(request))
     )
 
 
@@ -197,6 +213,19 @@ def _id_of(request: JsonObject) -> str | None:
     if not (name is None or isinstance(name, str)):
         raise InvalidParameter("the id of a request is a string")
     return name
+
+
+def _size_of(request: JsonObject, tensor: JsonObject, sizes: Sequence[Size]) -> Size:
+    """What the parameter `resolution` says, or the shape of the pixels where there is a choice."""
+    wanted: Any = _parameters_of(request).get("resolution")
+    if not (wanted is None or isinstance(wanted, str)):
+        raise InvalidParameter(f"the parameter resolution is a string; got {wanted!r:.100}")
+    size = None if wanted is None else parse_resolution(wanted)
+    if wanted is None and len(sizes) > 1 and tensor.get("name") == "panorama":
+        match tensor.get("shape"):
+            case [int(), int(height), int(width), 3]:
+                size = (height, width)
+    return choose_resolution(size, sizes, "this model")
 
 
 def _outputs_of(request: JsonObject) -> Iterator[RequestedOutput]:

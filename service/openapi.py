@@ -23,6 +23,7 @@ from dap.errors import (
     NotReady,
     OutOfMemory,
     Overloaded,
+    ResolutionNotOffered,
     TooManyPixels,
     Unauthenticated,
     Unavailable,
@@ -32,6 +33,7 @@ from dap.errors import (
 from dap.formats.base import Format
 from dap.formats.bundle import MULTIPART, ZIP
 from dap.headers import MEDIA_TYPES
+from dap.resolutions import Size, resolution_text
 from service import problems
 from service.keys import is_open, needs_admin
 from service.settings import Settings
@@ -49,6 +51,7 @@ PANORAMA_ERRORS: tuple[type[DapError], ...] = (
     TooManyPixels,
     UnsupportedMediaType,
     InvalidParameter,
+    ResolutionNotOffered,
     BrokenImage,
     NotAPanorama,
     FloorNotFound,
@@ -67,6 +70,7 @@ BUNDLES = {
 }
 _ANSWER_HEADERS = {
     "X-Model": "Name of the model.",
+    "X-Resolution": "WxH at which the model saw the panorama.",
     "X-Range": "The range asked for in metres, or `none`.",
     "X-Range-Mask": "What the range mask comes from: `head`, the model's own channel for this range; `depth`, the "
     "depth itself where the model has no such channel; `none`, no mask was asked for.",
@@ -146,8 +150,14 @@ def problem_answer(description: str) -> dict[str, Any]:
     return {"description": description, "content": content}
 
 
-def complete(schema: Schema, settings: Settings) -> Schema:
-    """FastAPI's schema with the problems that the routes refer to, and with parameters as exact as they are checked."""
+def complete(schema: Schema, settings: Settings, sizes: Collection[Size]) -> Schema:
+    """FastAPI's schema with the problems that the routes refer to, and with parameters as exact as they are checked.
+
+    Args:
+        schema: FastAPI's own, which is changed.
+        settings: of the service.
+        sizes: (H, W) that the model is offered at; empty where none is known.
+    """
     schema["components"]["schemas"]["Problem"] = problems.Problem.model_json_schema()
     schema["components"]["securitySchemes"] = {
         "key": {"type": "http", "scheme": "bearer", "description": "Needed where the operator has set keys."}
@@ -166,6 +176,8 @@ def complete(schema: Schema, settings: Settings) -> Schema:
         parameter["schema"] = _without_null(parameter["schema"])
         if parameter["name"] == "max_points":
             parameter["schema"]["maximum"] = settings.max_cloud_points
+        if parameter["name"] == "resolution" and sizes:
+            parameter["schema"]["enum"] = [resolution_text(size) for size in sizes]
     return schema
 
 

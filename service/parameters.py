@@ -10,10 +10,11 @@ from pydantic_core import PydanticCustomError
 
 from dap.depth import Seam, Upsample
 from dap.postprocess import DepthOptions
+from dap.resolutions import PATTERN, Size, parse_resolution
 
-PixelSize = tuple[int, int]
+PixelSize = Size
 
-_WIDTH_BY_HEIGHT = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
+_WIDTH_BY_HEIGHT = re.compile(PATTERN)
 
 
 def _check_size(value: str) -> str:
@@ -101,6 +102,18 @@ class PredictionQuery(BaseModel):
         "fixes the metric scale. The factor is in X-Scale-Factor; where no floor is found the answer is 422.",
         examples=[1.6],
     )
+
+    resolution: Annotated[str, Field(pattern=f"^{PATTERN}$")] | None = Field(
+        default=None,
+        description="WxH at which the model sees the panorama, one of those that it is offered at (`/models` lists "
+        "them); the first of them if not said. More pixels show finer things and take longer, by more than as many "
+        "times.",
+    )
+
+    @property
+    def input_size(self) -> PixelSize | None:
+        """(h, w) of the resolution asked for."""
+        return None if self.resolution is None else parse_resolution(self.resolution)
 
     @property
     def range_m(self) -> float | None:

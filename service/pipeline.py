@@ -21,6 +21,7 @@ from dap.depth import DepthMap, RangeMask
 from dap.errors import TooManyPixels
 from dap.panorama import Header, Limits, decode, read_header
 from dap.postprocess import DepthOptions, engine_inputs, finish, is_seen_twice
+from dap.resolutions import Size
 from service.batcher import Inferred, Place
 from service.pool import Pool
 from service.serving import Served, Serving
@@ -28,7 +29,6 @@ from service.settings import Settings
 from service.telemetry import Telemetry, Timing
 
 Pixels = npt.NDArray[np.uint8]
-Size = tuple[int, int]
 Body = TypeVar("Body")
 Other = TypeVar("Other")
 P = ParamSpec("P")
@@ -62,6 +62,7 @@ class Job(Generic[Body]):
         needs_colours: whether `encode` looks at the colours.
         pixels: how many pixels the answer has, from the (h, w) of the depth map: those of the map itself, unless it is
             written more than once, or more is made of it. They are bounded.
+        resolution: (h, w) at which the model is to see the panorama; None for the model's own choice.
     """
 
     options: DepthOptions
@@ -69,6 +70,7 @@ class Job(Generic[Body]):
     encode: Callable[[Result], Body]
     needs_colours: bool = False
     pixels: Callable[[Size], int] = math.prod
+    resolution: Size | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Answer(Generic[Body]):
         model: name of the model.
         scale_factor: metres of the answer for each metre of the model; None where the scale is the model's own.
         timing: of every stage.
+        resolution: (h, w) at which the model saw the panorama.
     """
 
     body: Body
@@ -90,14 +93,16 @@ class Answer(Generic[Body]):
     model: str
     scale_factor: float | None
     timing: Timing
+    resolution: Size
 
     def with_body(self, body: Other) -> "Answer[Other]":
         """The same with another body."""
-        return Answer(body, self.range, self.range_mask, self.model, self.scale_factor, self.timing)
+        return Answer(body, self.range, self.range_mask, self.model, self.scale_factor, self.timing, self.resolution)
 
 
-# Of a body with several panoramas: what they are, and what makes the answer of their depth maps.
-Reader = Callable[[Served], tuple[Sequence[bytes | Pixels], Callable[[Sequence[DepthMap]], Body]]]
+# Of a body with several panoramas: what they are, the resolution at which they are to be seen, and what makes the
+# answer of their depth maps.
+Reader = Callable[[Served], tuple[Sequence[bytes | Pixels], Size | None, Callable[[Sequence[DepthMap]], Body]]]
 
 
 @dataclass(frozen=True)
@@ -126,57 +131,61 @@ class Pipeline:
         await self._decoding.close()
         await self._encoding.close()
 
-    def require_ready(self) -> None:
+    def require_ready(self, resolution: Size | None) -> None:
         """Ask before anything of a request is read.
+
+        Args:
+            resolution: as `Job.resolution` has it.
 
         Raises:
             NotReady: no panorama can be taken now.
+            ResolutionNotOffered: the model has no such resolution.
         """
-        self._serving.current()
+        self._serving.current().size_of(resolution)
 
     async def decode(self, pixels: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What the function returns or raises; it runs in the decode pool and works on so many pixels."""
         return await self._decoding.run(pixels, function, *args, **kwargs)
 
-    async def rehearse(self, served: Served) -> None:
-        """Answer a small panorama in every stage: no user pays for what is lazy."""
+    async def rehearse(self, served: Served, size: Size) -> None:
+        """Answer a small panorama in every stage, seen at this size: no user pays for what is lazy."""
         picture = io.BytesIO()
         Image.effect_noise((64, 32), 64).convert("RGB").save(picture, "JPEG")
-        await self._answer(served, picture.getvalue(), Job(DepthOptions(), _input_size, _nothing))
+        await self._answer(served, picture.getvalue(), Job(DepthOptions(), _input_size, _nothing, resolution=size))
 
     async def answer(self, picture: bytes | Pixels, job: Job[Body]) -> Answer[Body]:
         """Depth of one panorama, encoded as the job says.
 
         Args:
-            picture: an image file; or the pixels, uint8 (H, W, 3), at the size of the model's input.
+            picture: an image file; or the pixels, uint8 (H, W, 3), at the resolution of the job.
             job: what to make of it.
 
         Raises:
-            InputError: the picture, or the size asked for, cannot be taken.
+            InputError: the picture, the size or the resolution asked for cannot be taken.
             Unavailable: not ready, or overloaded.
             EngineError: the engine failed on this panorama.
         """
         with self._serving.use() as served:
             answer = await self._answer(served, picture, job)
-            self._telemetry.stages_passed(answer.timing)
+            self._telemetry.stages_passed(answer.timing, answer.resolution)
             return answer
 
     async def infer(self, read: Reader[Body]) -> Answer[Body]:
         """What the model says of several panoramas, each with a place of its own in the queue. One fails: all fail.
 
         Args:
-            read: gives the panoramas, as `answer` takes them, and what makes the answer of their depth maps, which are
-                of the model's size, without a range mask and with the in-range probabilities. Runs in the decode pool,
-                and what it gives in the encode pool.
+            read: gives the panoramas, as `answer` takes them, their resolution as `Job` has it, and what makes the
+                answer of their depth maps, which are of that size, without a range mask and with the in-range
+                probabilities. Runs in the decode pool, and what it gives in the encode pool.
 
         Raises:
             DapError: as `read`, and as `answer` says.
         """
-        job = Job(DepthOptions(range=None, keep_in_range=True), _model_size, _depth_map)
         with self._serving.use() as served:
             with self._telemetry.tracer.stage("read"):
-                pictures, write = await self._decoding.run(0, read, served)
-            rows, columns = served.engine.input_size
+                pictures, resolution, write = await self._decoding.run(0, read, served)
+            rows, columns = served.size_of(resolution)
+            job = Job(DepthOptions(range=None, keep_in_range=True), _model_size, _depth_map, resolution=resolution)
             served.batcher.require_room(len(pictures) * rows * columns)
             answers = await _all([self._answer(served, picture, job) for picture in pictures])
             started = time.perf_counter()
@@ -185,18 +194,18 @@ class Pipeline:
                 body = await self._encoding.run(len(pictures) * rows * columns, write, depth_maps)
             encode_s = time.perf_counter() - started
         for answer in answers:
-            self._telemetry.stages_passed(replace(answer.timing, encode=None))
-        self._telemetry.stages_passed(Timing(encode=encode_s))
+            self._telemetry.stages_passed(replace(answer.timing, encode=None), answer.resolution)
+        self._telemetry.stages_passed(Timing(encode=encode_s), (rows, columns))
         last = max(answers, key=lambda answer: answer.timing.seconds)
         return replace(last.with_body(body), timing=replace(last.timing, encode=encode_s))
 
     async def _answer(self, served: Served, picture: bytes | Pixels, job: Job[Body]) -> Answer[Body]:
-        rows, columns = served.engine.input_size
+        rows, columns = size = served.size_of(job.resolution)
         looks = 1 + is_seen_twice(columns, job.options, spherical=served.model.spherical)
         with served.batcher.reserve(rows * columns * looks) as place:
             started = time.perf_counter()
             with self._telemetry.tracer.stage("decode"):
-                decoded = await self._decode(served, picture, job)
+                decoded = await self._decode(served, size, picture, job)
             timing = Timing(decode=time.perf_counter() - started)
             inferred = await _all([self._infer(place, pixels, job) for pixels in decoded.inputs])
         last = max(inferred, key=lambda one: one.queue_s + one.inference_s)
@@ -207,10 +216,10 @@ class Pipeline:
             body, depth_map = await self._encoding.run(pixels, _encode, served, decoded, inferred, job, timing)
         timing = replace(timing, encode=time.perf_counter() - started)
         factor = None if job.options.camera_height is None else depth_map.scale_factor
-        return Answer(body, depth_map.range, depth_map.range_mask, depth_map.model, factor, timing)
+        return Answer(body, depth_map.range, depth_map.range_mask, depth_map.model, factor, timing, size)
 
-    async def _decode(self, served: Served, picture: bytes | Pixels, job: Job[Body]) -> _Decoded:
-        input_size, spherical = served.engine.input_size, served.model.spherical
+    async def _decode(self, served: Served, input_size: Size, picture: bytes | Pixels, job: Job[Body]) -> _Decoded:
+        spherical = served.model.spherical
         if not isinstance(picture, bytes):
             output_size = job.output_size(input_size, input_size)
             self._check_output(output_size, job.pixels(output_size))

@@ -11,6 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from dap.errors import DeadlineExceeded, EmptyInput, InvalidParameter, MalformedRequest, UnsupportedMediaType
+from dap.resolutions import Size
 from service.pipeline import Answer, Body, Job, Pipeline, Reader
 from service.serving import Serving
 from service.settings import Settings
@@ -45,7 +46,7 @@ class PostedPanorama:
             DapError: as `read_image` and `Pipeline.answer` say; DeadlineExceeded.
             ClientDisconnect: nobody waits for the answer any more.
         """
-        async with self._in_time():
+        async with self._in_time(job.resolution):
             data = await read_image(self._request)
             return await _while_connected(self._request, self._pipeline.answer(data, job))
 
@@ -59,21 +60,24 @@ class PostedPanorama:
             DapError: as `Pipeline.infer` says; DeadlineExceeded.
             ClientDisconnect: nobody waits for the answer any more.
         """
-        async with self._in_time():
+        async with self._in_time(None):
             body = await _joined([chunk async for chunk in self._request.stream()])
             return await _while_connected(self._request, self._pipeline.infer(reader(body)))
 
-    async def answer_with_truth(self, job: Callable[[Pipeline, bytes], Coroutine[Any, Any, Job[Body]]]) -> Answer[Body]:
+    async def answer_with_truth(
+        self, job: Callable[[Pipeline, bytes], Coroutine[Any, Any, Job[Body]]], resolution: Size | None
+    ) -> Answer[Body]:
         """The same for a form with the fields `image` and `truth`.
 
         Args:
             job: of the pipeline and the bytes of the truth. What it raises, it raises before the panorama is decoded.
+            resolution: of the job.
 
         Raises:
             DapError: as `read_pair`, `job` and `Pipeline.answer` say; DeadlineExceeded.
             ClientDisconnect: nobody waits for the answer any more.
         """
-        async with self._in_time():
+        async with self._in_time(resolution):
             image, truth = await read_pair(self._request)
             return await _while_connected(self._request, self._compared(image, truth, job))
 
@@ -83,8 +87,8 @@ class PostedPanorama:
         return await self._pipeline.answer(image, await job(self._pipeline, truth))
 
     @asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
-        self._pipeline.require_ready()
+    async def _in_time(self, resolution: Size | None) -> AsyncIterator[None]:
+        self._pipeline.require_ready(resolution)
         try:
             async with asyncio.timeout(self._timeout_s):
                 yield

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from dap.errors import Overloaded
+from dap.resolutions import resolution_text
 from service.pipeline import Answer
 
 _CHUNK_BYTES = 256 * 1024
@@ -58,6 +59,7 @@ class AnswerResponse(Response):
     def __init__(self, answer: Answer[bytes], media_type: str, **headers: str) -> None:
         described = {
             "X-Model": answer.model,
+            "X-Resolution": resolution_text(answer.resolution),
             "X-Range": "none" if answer.range is None else f"{answer.range:g}",
             "X-Range-Mask": answer.range_mask,
             "Server-Timing": answer.timing.server_timing(),

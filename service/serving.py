@@ -3,6 +3,7 @@
 import asyncio
 import enum
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from dap.engines import Engine, create_engine
 from dap.errors import DapError, EngineError, LoadInProgress, ModelError, NotReady, UnknownModel
 from dap.models import Model, find_model, known_models
+from dap.resolutions import Size, batch_limit, choose_resolution, resolution_list
 from service.batcher import Batcher, BatchLimits
 from service.pool import give_way
 from service.settings import Settings
@@ -67,8 +69,16 @@ class Served:
     runners: ThreadPoolExecutor
     users: _Users
 
+    def size_of(self, resolution: Size | None) -> Size:
+        """(H, W) at which the model sees a panorama for whom asks for this resolution, or for none.
 
-Rehearse = Callable[[Served], Awaitable[None]]
+        Raises:
+            ResolutionNotOffered: it has no such resolution; the message lists those that it has.
+        """
+        return choose_resolution(resolution, self.engine.sizes, self.model.name)
+
+
+Rehearse = Callable[[Served, Size], Awaitable[None]]
 
 
 def open_engine(model: Model, settings: Settings) -> Engine:
@@ -115,9 +125,14 @@ class Serving:
         return self._served.model if self._served else None
 
     @property
+    def sizes(self) -> tuple[Size, ...]:
+        """(H, W) of the resolutions that are offered, the first for who does not ask; none before a model is loaded."""
+        return self._served.engine.sizes if self._served else ()
+
+    @property
     def wait_s(self) -> float:
         """Seconds until a panorama that came now would be done."""
-        return self._served.batcher.wait_s if self._served else 0.0
+        return self._served.batcher.wait_s(math.prod(self._served.engine.input_size)) if self._served else 0.0
 
     def current(self) -> Served:
         """What a panorama that comes now is answered by.
@@ -136,8 +151,8 @@ class Serving:
             Overloaded: the queue is full, or too long for this client.
         """
         if self._served is not None:
-            height, width = self._served.engine.input_size
-            self._served.batcher.require_room(height * width, min(within_s, self._settings.request_timeout_s))
+            pixels = math.prod(self._served.engine.input_size)
+            self._served.batcher.require_room(pixels, min(within_s, self._settings.request_timeout_s))
 
     @contextmanager
     def use(self) -> Iterator[Served]:
@@ -159,7 +174,8 @@ class Serving:
         """Load and warm the model of the settings in the background.
 
         Args:
-            rehearse: has one panorama answered in every stage, so that no user pays for what is lazy.
+            rehearse: has one panorama answered in every stage, at the size given, so that no user pays for what is
+                lazy.
         """
         self._rehearse = rehearse
         self._loading = asyncio.create_task(self._load(self._find_configured), name="load")
@@ -222,7 +238,8 @@ class Serving:
         return self._served.model.name if self._served else "nothing"
 
     def _find_configured(self) -> Model:
-        self._configured = find_model(self._settings.model)
+        model, sizes = find_model(self._settings.model), self._settings.sizes
+        self._configured = model if sizes is None else model.offering(sizes)
         return self._configured
 
     async def _load(self, find: Callable[[], Model]) -> Model:
@@ -237,7 +254,8 @@ class Serving:
         self._telemetry.serves(served.model.name, served.engine.name, served.engine.device)
         if self.state is State.LOADING:
             self.state = State.READY
-        _log.info("the model is warm", extra={"fields": {"model": served.model.name}})
+        fields = {"model": served.model.name, "resolutions": resolution_list(served.engine.sizes)}
+        _log.info("the model is warm", extra={"fields": fields})
         if old is not None:
             retiring = asyncio.create_task(self._retire(old), name=f"retire {old.model.name}")
             self._retiring.add(retiring)
@@ -261,18 +279,24 @@ class Serving:
             delay_s=settings.batch_delay_s,
             run_s=settings.engine_timeout_s,
             lanes=lanes,
+            size=engine.input_size,
         )
         runners = ThreadPoolExecutor(lanes, "engine", initializer=give_way)
         batcher = Batcher(engine, runners, limits, self._telemetry.batch_ran, lambda error: self._died(batcher, error))
         return Served(model, engine, batcher, loader, runners, _Users())
 
     async def _warm_up(self, served: Served) -> None:
-        """Run the largest batch once, then one panorama through the whole way."""
+        """Run the largest batch of each size once, then one panorama of each through the whole way."""
         assert self._rehearse is not None  # noqa: S101 - start() has set it
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(served.loader, served.engine.warm_up, [self._settings.max_batch_size])
+        engine, most = served.engine, self._settings.max_batch_size
+        for size in engine.sizes:
+            # As many as there are lanes at least: each lane has something to warm.
+            largest = max(batch_limit(most, size, engine.input_size), min(engine.lanes, most))
+            await loop.run_in_executor(served.loader, engine.warm_up, [largest], size)
         served.batcher.start()
-        await self._rehearse(served)
+        for size in engine.sizes:
+            await self._rehearse(served, size)
 
     async def _retire(self, old: Served) -> None:
         try:

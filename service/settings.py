@@ -11,7 +11,9 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dap.engines import EngineName, Precision
+from dap.errors import InvalidParameter
 from dap.models import DEFAULT_MODEL
+from dap.resolutions import Size, parse_resolution
 
 MEBIBYTE = 1024 * 1024
 
@@ -64,6 +66,12 @@ class Settings(BaseSettings):
         default=DEFAULT_MODEL,
         description="Model to serve: a name that `dap models` lists, or the path of a model's file.",
     )
+    resolutions: str | None = Field(
+        default=None,
+        description="Sizes at which clients may have the model see panoramas (`resolution=`), WxH separated by commas, "
+        "the first for who does not ask; by default all that the model is made for. Each is warmed at the start and "
+        "needs memory of its own. A checkpoint takes any multiples of 16, an exported model those it has files for.",
+    )
     engine: EngineName = Field(
         default="auto", description="What runs the model; auto takes the engine that the model's file is for."
     )
@@ -87,18 +95,19 @@ class Settings(BaseSettings):
         default=4,
         ge=1,
         le=256,
-        description="Panoramas that run together at most. Too low: a GPU is idle between small batches. Too high: the "
-        "device runs out of memory (batches are then split), and everybody waits for the slowest batch. On a CPU of up "
-        "to 4 cores there are no batches, unless batch_delay_s asks for them: each core runs a panorama of its own.",
+        description="Panoramas that run together at most; of a larger resolution than the first of resolutions as many "
+        "fewer as it has more pixels. Too low: a GPU is idle between small batches. Too high: the device runs out of "
+        "memory (batches are then split), and everybody waits for the slowest batch. On a CPU of up to 4 cores there "
+        "are no batches, unless batch_delay_s asks for them: each core runs a panorama of its own.",
     )
     gpu_arena_gb: float | None = Field(
         default=None,
         gt=0,
         le=1000,
-        description="Gigabytes of a GPU's memory that each session of the onnx engine grows to at most; it has one with "
-        "range masks and one without, for each input size. By default there is no limit, which is right for a GPU of "
-        "its own. Too low: it does not start, or batches are split for want of room. Too high: others on the same GPU "
-        "have none.",
+        description="Gigabytes of a GPU's memory that each session of the onnx engine grows to at most; it has one "
+        "with range masks and one without, for each input size. By default there is no limit, which is right for a GPU "
+        "of its own. Too low: it does not start, or batches are split for want of room. Too high: others on the same "
+        "GPU have none.",
     )
     batch_delay_s: float = Field(
         default=0.0,
@@ -218,6 +227,15 @@ class Settings(BaseSettings):
         description="The least severe messages that are logged; info has one line for each request but probes.",
     )
 
+    @field_validator("resolutions")
+    @classmethod
+    def _resolutions_are_resolutions(cls, resolutions: str | None) -> str | None:
+        try:
+            _sizes(resolutions)
+        except InvalidParameter as error:
+            raise ValueError(str(error)) from None
+        return resolutions
+
     @field_validator("cors_origins")
     @classmethod
     def _origins_are_origins(cls, origins: str | None) -> str | None:
@@ -225,6 +243,11 @@ class Settings(BaseSettings):
             if not _ORIGIN.fullmatch(origin.strip()):
                 raise ValueError("an origin is * or scheme://host[:port], without a path")
         return origins
+
+    @property
+    def sizes(self) -> tuple[Size, ...] | None:
+        """(H, W) of the resolutions to offer; None for all that the model is made for."""
+        return _sizes(self.resolutions)
 
     @model_validator(mode="after")
     def _ports_are_two(self) -> Self:
@@ -237,3 +260,7 @@ class Settings(BaseSettings):
         if self.max_bytes_in_progress < self.max_body_bytes:
             raise ValueError("max_bytes_in_progress is at least max_body_bytes: the largest body could never come in")
         return self
+
+
+def _sizes(resolutions: str | None) -> tuple[Size, ...] | None:
+    return None if resolutions is None else tuple(parse_resolution(text.strip()) for text in resolutions.split(","))

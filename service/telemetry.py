@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from dap.resolutions import Size, resolution_text
 from service.tracing import UNTRACED, Tracer, current_span
 
 _SECONDS = tuple(round(0.001 * 1.5**step, 6) for step in range(28))  # a millisecond to about a minute
@@ -56,10 +57,12 @@ class Telemetry:
             for stage, help_text in (
                 ("decode", "From bytes to a panorama at the model's input size."),
                 ("queue", "A panorama's wait for its batch."),
-                ("inference", "The engine's run of a panorama's batch."),
                 ("encode", "From the engine's answer to the bytes of a format."),
             )
         }
+        self._inference_seconds = self._histogram(
+            "dap_inference_duration_seconds", "The engine's run of a panorama's batch.", "resolution"
+        )
         self._batch_size = self._histogram("dap_batch_size", "Panoramas of a batch.", buckets=_POWERS_OF_TWO)
         self._engine_busy = self._counter("dap_engine_busy_seconds", "Seconds that the engine ran.")
         self._queued_panoramas = self._gauge("dap_queue_panoramas", "Panoramas that wait for the engine.")
@@ -78,10 +81,12 @@ class Telemetry:
         self._batch_size.observe(size)
         self._engine_busy.inc(seconds)
 
-    def stages_passed(self, timing: Timing) -> None:
+    def stages_passed(self, timing: Timing, resolution: Size) -> None:
+        """Count the stages of a panorama that the model saw at `resolution`, (H, W)."""
+        stages = self._stage_seconds | {"inference": self._inference_seconds.labels(resolution_text(resolution))}
         for stage, seconds in asdict(timing).items():
             if seconds is not None:
-                self._stage_seconds[stage].observe(seconds)
+                stages[stage].observe(seconds)
 
     def watch_queue(self, panoramas: Callable[[], int], pixels: Callable[[], int]) -> None:
         """Ask these whenever the metrics are read."""

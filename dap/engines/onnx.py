@@ -57,7 +57,7 @@ class OnnxEngine:
         """
         metadata = read_metadata(path, model)
         self.input_size = metadata.input_size
-        self.sizes = (self.input_size,)
+        self.sizes: tuple[Size, ...] = (self.input_size,)
         self.thresholds = metadata.thresholds
         cores = threads or available_cores()
         opened = open_session(path, device, cores, gpu_arena_gb)

@@ -58,7 +58,7 @@ class TensorrtEngine:
         """
         metadata = read_metadata(path, model)
         self.input_size = metadata.input_size
-        self.sizes = (self.input_size,)
+        self.sizes: tuple[Size, ...] = (self.input_size,)
         self.thresholds = metadata.thresholds
         version = tensorrt_version()
         self._gpu = CudaDevice(_gpu_number(device))

@@ -95,7 +95,13 @@ async def depth(
         as_multipart=quality(MULTIPART, accept) > quality(ZIP, accept),
     )
     options = query.options(keep_in_range=npz.FORMAT in formats)
-    job = Job(options, query.output_size, write, pixels=lambda size: len(formats) * math.prod(size))
+    job = Job(
+        options,
+        query.output_size,
+        write,
+        pixels=lambda size: len(formats) * math.prod(size),
+        resolution=query.input_size,
+    )
     answer = await posted.answer(job)
     body, media_type = answer.body
     return AnswerResponse(answer.with_body(body), media_type, **_number_headers(query, formats))

@@ -100,9 +100,9 @@ async def evaluate(
         await pipeline.decode(height * width, _check, file, protocol)
         as_multipart = quality(MULTIPART, accept) > quality(ZIP, accept)
         write = partial(_write, file=file, protocol=protocol, formats=formats, as_multipart=as_multipart)
-        return Job(options, lambda _model_size, _input_size: file.size, write)
+        return Job(options, lambda _model_size, _input_size: file.size, write, resolution=query.input_size)
 
-    answer = await posted.answer_with_truth(job)
+    answer = await posted.answer_with_truth(job, query.input_size)
     body, media_type = answer.body
     return AnswerResponse(answer.with_body(body), media_type, **{"X-Protocol": protocol.name})
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from dap.depth import DepthMap
 from dap.errors import DapError, NotReady, UnknownModel, UnsupportedMediaType
+from dap.resolutions import PATTERN, Size
 from service.inference_protocol import (
     BINARY_DATA_HEADER,
     EXTENSIONS,
@@ -49,8 +50,8 @@ _RAW = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
     "required": True,
     "description": "An inference request: JSON, or JSON and raw tensors after it. One input: `panorama`, UINT8 pixels "
-    "at the size of the model; or `image`, BYTES of JPEG, PNG or WebP files (in JSON in base64). Outputs: `depth` and "
-    "`in_range`, both unless named.",
+    "at a resolution of the model; or `image`, BYTES of JPEG, PNG or WebP files (in JSON in base64), seen at the "
+    "resolution that the parameter `resolution` names. Outputs: `depth` and `in_range`, both unless named.",
     "content": {
         "application/json": {
             "schema": {
@@ -58,7 +59,10 @@ _BODY = {
                 "required": ["inputs"],
                 "properties": {
                     "id": {"type": "string"},
-                    "parameters": {"type": "object"},
+                    "parameters": {
+                        "type": "object",
+                        "properties": {"resolution": {"type": "string", "pattern": f"^{PATTERN}$"}},
+                    },
                     "inputs": {"type": "array", "minItems": 1, "maxItems": 1, "items": _TENSOR},
                     "outputs": {
                         "type": "array",
@@ -230,7 +234,7 @@ async def infer(
         Header(alias=BINARY_DATA_HEADER, description="Bytes of the JSON, where raw tensors follow it."),
     ] = None,
 ) -> Response:
-    """Depth in metres and in-range probabilities, at the size of the model and without a range mask."""
+    """Depth in metres and in-range probabilities, as the network gives them and without a range mask."""
     if content_encoding.lower() != "identity":
         raise UnsupportedMediaType(f"a compressed body is not taken; its Content-Encoding is {content_encoding!r:.100}")
 
@@ -243,10 +247,10 @@ async def infer(
 
 def _read(
     body: bytes, header_length: str | None, model: str, settings: Settings, served: Served
-) -> tuple[Sequence[bytes | Pixels], Callable[[Sequence[DepthMap]], Tensors]]:
+) -> tuple[Sequence[bytes | Pixels], Size, Callable[[Sequence[DepthMap]], Tensors]]:
     _require(served, model, _VERSION)  # Another one may have been loaded while the body came in.
     request = parse_request(body, header_length, _signature(served, settings))
-    return request.panoramas, partial(_write, request, model)
+    return request.panoramas, request.size, partial(_write, request, model)
 
 
 def _write(request: InferenceRequest, model: str, depth_maps: Sequence[DepthMap]) -> Tensors:
@@ -264,6 +268,5 @@ def _require(served: Served, model: str, version: str) -> None:
 
 
 def _signature(served: Served, settings: Settings) -> Signature:
-    rows, columns = served.engine.input_size
-    fitting = settings.max_queued_pixels // (rows * columns)
-    return Signature((rows, columns), len(served.engine.thresholds), max(1, min(settings.max_batch_size, fitting)))
+    thresholds = len(served.engine.thresholds)
+    return Signature(served.engine.sizes, thresholds, settings.max_batch_size, settings.max_queued_pixels)

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from dap.models import Model, known_models
+from dap.resolutions import resolution_text
 from service.requests import CurrentServing
 
 router = APIRouter(tags=["service"])
@@ -18,8 +19,9 @@ class ModelDescription(BaseModel):
     description: str
     licence: str = Field(description="Of the weights.")
     source: str = Field(description="Where the weights come from.")
-    input_width: int = Field(description="Pixels that the network sees.")
+    input_width: int = Field(description="Pixels that the network sees unless asked otherwise.")
     input_height: int
+    resolutions: list[str] = Field(description="WxH: what `resolution` may ask for, the first if it does not.")
     thresholds: list[float] = Field(description="Metres: the ranges that the model has a channel for.")
     state: Literal["serving", "bundled", "downloaded", "not downloaded", "local file", "missing"]
 
@@ -50,6 +52,7 @@ def describe(model: Model, *, is_served: bool) -> ModelDescription:
         source=model.source,
         input_width=width,
         input_height=height,
+        resolutions=[resolution_text(size) for size in model.sizes],
         thresholds=list(model.thresholds),
         state="serving" if is_served else model.state,
     )

@@ -46,7 +46,8 @@ async def surface_normals(
 ) -> Response:
     """Unit vectors that surfaces face along, on the side that the camera sees; none where depth is not valid."""
     chosen = choose(NORMAL_FORMATS, query.format, accept)
-    answer = await posted.answer(Job(query.options(), query.output_size, partial(_encode, chosen, query.frame)))
+    encode = partial(_encode, chosen, query.frame)
+    answer = await posted.answer(Job(query.options(), query.output_size, encode, resolution=query.input_size))
     return AnswerResponse(answer, chosen.media_type, **{"X-Frame": query.frame})
 
 

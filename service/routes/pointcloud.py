@@ -77,7 +77,8 @@ async def pointcloud(
         raise InvalidParameter(f"max_points is at most {limit}; got {query.max_points}")
     chosen = choose(CLOUD_FORMATS, query.format, accept)
     encode = partial(_encode, chosen, query, query.max_points or limit)
-    answer = await posted.answer(Job(query.options(), query.output_size, encode, needs_colours=True))
+    job = Job(query.options(), query.output_size, encode, needs_colours=True, resolution=query.input_size)
+    answer = await posted.answer(job)
     return AnswerResponse(answer, chosen.media_type, **{"X-Frame": query.frame})
 
 

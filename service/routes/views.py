@@ -100,6 +100,7 @@ async def perspective_views(
         partial(_encode, chosen, query),
         needs_colours=True,
         pixels=lambda size: math.prod(size) + query.view_pixels(),
+        resolution=query.input_size,
     )
     return AnswerResponse(await posted.answer(job), chosen.media_type, **{"X-Frame": query.frame})
 

@@ -48,6 +48,7 @@ class SlantEngine:
 
     name, device, lanes = "slant", "cpu", 1
     input_size = SIZE
+    sizes = (SIZE,)
     thresholds = (10.0, 20.0, 50.0, 100.0)
 
     def infer(self, panoramas: npt.NDArray[np.uint8], *, in_range: bool = True) -> Inference:
@@ -57,7 +58,7 @@ class SlantEngine:
         nearer = [(depth < threshold).astype(np.float32) for threshold in thresholds]
         return Inference(depth.astype(np.float32), np.stack(nearer, axis=1) if nearer else no_range(depth))
 
-    def warm_up(self, batch_sizes: Any) -> None:
+    def warm_up(self, batch_sizes: Any, size: Any) -> None:
         pass
 
     def close(self) -> None:
@@ -154,6 +155,7 @@ class TestAgainstTheService:
             assert await client.ready()
             models = await client.models()
         assert (models[0].name, models[0].state, models[0].input_size) == ("dap-s", "serving", (256, 512))
+        assert models[0].sizes == ((256, 512),)
         assert models[0].thresholds == (10, 20, 50, 100)
 
     async def test_problems_are_raised_as_the_errors_they_are_with_detail_and_request_id(self, picture: bytes) -> None:

@@ -39,6 +39,7 @@ from service.settings import Settings
 class RedEngine:
     """Depth in metres is the red channel / 2; a pixel is in range of each threshold that is farther.
 
+    It takes panoramas of `input_size`, and of `other_sizes`.
     `asked_in_range` says of each batch whether range probabilities were asked for.
     `gate` holds the engine inside a run while it is cleared; `entered` tells that a run has begun.
     """
@@ -48,6 +49,7 @@ class RedEngine:
     input_size: tuple[int, int] = (32, 64)
     thresholds: tuple[float, ...] = (10.0, 20.0, 50.0, 100.0)
     lanes: int = 1
+    other_sizes: tuple[tuple[int, int], ...] = ()
     before: Callable[[npt.NDArray[np.uint8]], None] = lambda panoramas: None
     batches: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     asked_in_range: list[bool] = field(default_factory=list)
@@ -57,6 +59,10 @@ class RedEngine:
 
     def __post_init__(self) -> None:
         self.gate.set()
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        return (self.input_size, *self.other_sizes)
 
     @property
     def batch_sizes(self) -> list[int]:
@@ -74,9 +80,9 @@ class RedEngine:
         nearer = [(depth < threshold).astype(np.float32) for threshold in self.thresholds]
         return Inference(depth, np.stack(nearer, axis=1))
 
-    def warm_up(self, batch_sizes: Sequence[int]) -> None:
-        for size in batch_sizes:
-            self.infer(np.zeros((size, *self.input_size, 3), np.uint8))
+    def warm_up(self, batch_sizes: Sequence[int], size: tuple[int, int] | None = None) -> None:
+        for count in batch_sizes:
+            self.infer(np.zeros((count, *(size or self.input_size), 3), np.uint8))
 
     def close(self) -> None:
         self.closed = True

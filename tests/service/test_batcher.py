@@ -93,12 +93,50 @@ async def test_a_batch_takes_no_more_than_its_limit_and_the_rest_comes_next_in_o
     assert [reds(batch) for batch in engine.batches] == [[0], [1, 2], [3]]
 
 
-async def test_a_panorama_of_another_size_stays_at_the_front_and_is_not_overtaken(engine) -> None:
-    async with running(engine) as batcher:
-        async with busy(engine, batcher):
-            waiting = submit(batcher, panorama(1), panorama(2, height=6), panorama(3))
-        await asyncio.gather(*waiting)
-    assert [reds(batch) for batch in engine.batches] == [[0], [1], [2], [3]]
+class TestSizes:
+    """Panoramas of several sizes wait in one queue; those of a batch are of one size."""
+
+    async def test_others_of_its_size_join_the_first_over_the_heads_of_another_size(self, engine) -> None:
+        async with running(engine) as batcher:
+            async with busy(engine, batcher):
+                waiting = submit(
+                    batcher, panorama(1), panorama(2, height=6), panorama(3), panorama(4, height=6), panorama(5)
+                )
+            await asyncio.gather(*waiting)
+        assert [reds(batch) for batch in engine.batches] == [[0], [1, 3, 5], [2, 4]]
+
+    async def test_a_size_that_never_stops_coming_does_not_starve_another(self, engine) -> None:
+        """Whoever came first is in the next batch, however full the batches of the other size would be."""
+        async with running(engine, BatchLimits(items=2, queued_pixels=1000 * PIXELS)) as batcher:
+            async with busy(engine, batcher):
+                waiting = submit(batcher, *(panorama(red) for red in (1, 2)))
+                waiting += submit(batcher, panorama(3, height=6))
+                waiting += submit(batcher, *(panorama(red) for red in (4, 5, 6, 7)))
+            await asyncio.gather(*waiting)
+        assert [reds(batch) for batch in engine.batches] == [[0], [1, 2], [3], [4, 5], [6, 7]]
+
+    async def test_fewer_of_a_larger_size_run_together(self, engine) -> None:
+        limits = BatchLimits(items=8, queued_pixels=1000 * PIXELS, size=(4, 8))
+        async with running(engine, limits) as batcher:
+            async with busy(engine, batcher):
+                waiting = submit(batcher, *(panorama(red, height=8) for red in (1, 2, 3)))
+                waiting += submit(batcher, *(panorama(red) for red in range(4, 12)))
+            await asyncio.gather(*waiting)
+        assert [reds(batch) for batch in engine.batches] == [[0], [1, 2], [3], [*range(4, 12)]]
+
+    async def test_the_wait_is_judged_by_pixels(self, engine) -> None:
+        engine.before = lambda panoramas: time.sleep(0.01)
+        async with running(engine) as batcher:
+            answer = await infer(batcher, panorama(1, height=8))
+            assert batcher.wait_s(PIXELS) == pytest.approx(answer.inference_s / 4)
+            with batcher.reserve(4 * PIXELS):
+                assert batcher.wait_s(PIXELS) == pytest.approx(answer.inference_s * 5 / 4)
+
+    async def test_a_full_batch_of_any_size_ends_the_wait_for_company_in_order_of_arrival(self, engine) -> None:
+        async with running(engine, BatchLimits(items=2, queued_pixels=1000 * PIXELS, delay_s=3600)) as batcher:
+            waiting = submit(batcher, panorama(1), panorama(2, height=6), panorama(3, height=6))
+            await asyncio.gather(*waiting)
+        assert [reds(batch) for batch in engine.batches] == [[1], [2, 3]]
 
 
 async def test_range_masks_are_asked_for_where_one_of_the_batch_needs_them(engine) -> None:
@@ -167,7 +205,7 @@ class TestLanes:
         engine.before = lambda panoramas: time.sleep(0.01)
         async with running(engine, self.LIMITS) as batcher:
             answer = await infer(batcher, panorama(1))
-            assert batcher.wait_s == pytest.approx(answer.inference_s / 2)
+            assert batcher.wait_s(PIXELS) == pytest.approx(answer.inference_s / 2)
 
     async def test_a_device_that_one_lane_loses_is_lost_to_all(self, engine) -> None:
         def lose(panoramas: npt.NDArray[np.uint8]) -> None:
@@ -237,9 +275,9 @@ class TestQueueLimit:
     async def test_who_would_hardly_be_done_in_time_is_told_so_instead(self, engine) -> None:
         async with running(engine) as batcher:
             await infer(batcher, panorama(0))
-            seconds = batcher.wait_s
+            seconds = batcher.wait_s(PIXELS)
             batcher.require_room(PIXELS, within_s=seconds / 2)  # nobody waits: it may try
-            with batcher.reserve(3 * PIXELS):
+            with batcher.reserve(PIXELS):
                 batcher.require_room(PIXELS, within_s=10 * seconds)
                 with pytest.raises(Overloaded, match="hardly be done within") as refused:
                     batcher.require_room(PIXELS, within_s=2 * seconds)
@@ -440,9 +478,9 @@ class TestDeath:
 async def test_the_wait_grows_with_the_queue(engine) -> None:
     async with running(engine) as batcher:
         await infer(batcher, panorama(0))
-        idle = batcher.wait_s
+        idle = batcher.wait_s(PIXELS)
         async with busy(engine, batcher):
             waiting = submit(batcher, panorama(1), panorama(2))
             await asyncio.sleep(0)
-            assert batcher.wait_s == pytest.approx(4 * idle)
+            assert batcher.wait_s(PIXELS) == pytest.approx(4 * idle)
         await asyncio.gather(*waiting)

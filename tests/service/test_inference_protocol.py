@@ -9,10 +9,10 @@ import tritonclient.http as triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dap.errors import InputError, InputTooLarge, InvalidParameter, MalformedRequest
+from dap.errors import InputError, InputTooLarge, InvalidParameter, MalformedRequest, ResolutionNotOffered
 from service.inference_protocol import InferenceRequest, RequestedOutput, Signature, encode_response, parse_request
 
-SIGNATURE = Signature(input_size=(4, 8), thresholds=2, max_batch=3)
+SIGNATURE = Signature(sizes=((4, 8),), thresholds=2, max_batch=3, max_pixels=1000)
 PIXELS = np.arange(2 * 4 * 8 * 3, dtype=np.uint8).reshape(2, 4, 8, 3)
 
 
@@ -180,7 +180,7 @@ class TestRequest:
     @pytest.mark.parametrize("indent", [None, 0])
     @pytest.mark.parametrize("flat", [True, False])
     def test_the_largest_batch_of_json_is_no_bomb(self, flat: bool, indent: int | None) -> None:
-        signature = Signature(input_size=(64, 128), thresholds=2, max_batch=2)
+        signature = Signature(sizes=((64, 128),), thresholds=2, max_batch=2, max_pixels=2 * 64 * 128)
         pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 128, 3), np.uint8)
         data = (pixels.ravel() if flat else pixels).tolist()
         tensor = {"name": "panorama", "datatype": "UINT8", "shape": [2, 64, 128, 3], "data": data}
@@ -232,6 +232,56 @@ def test_whatever_the_bytes_are_they_are_read_or_refused(data: st.DataObject) ->
     assert all(panorama.shape == (4, 8, 3) for panorama in request.panoramas)
 
 
+class TestSizes:
+    """A model that is offered at two sizes: the pixels say which, or the parameter `resolution`."""
+
+    TWO = Signature(sizes=((4, 8), (8, 16)), thresholds=2, max_batch=3, max_pixels=2 * 8 * 16)
+
+    def parse(self, tensor: dict[str, Any], **request: Any) -> InferenceRequest:
+        return parse_request(json.dumps({"inputs": [tensor], **request}).encode(), None, self.TWO)
+
+    def pixels(self, *shape: int) -> dict[str, Any]:
+        return panorama_input(shape=[*shape, 3], data=np.zeros((*shape, 3), np.uint8).tolist())
+
+    def test_the_metadata_leave_height_and_width_open(self) -> None:
+        assert [tensor["shape"] for tensor in self.TWO.inputs()] == [[-1, -1, -1, 3], [-1]]
+        assert [tensor["shape"] for tensor in self.TWO.outputs()] == [[-1, -1, -1], [-1, 2, -1, -1]]
+
+    @pytest.mark.parametrize("size", [(4, 8), (8, 16)])
+    def test_pixels_say_by_their_shape_at_which_size_they_are(self, size: tuple[int, int]) -> None:
+        request = self.parse(self.pixels(1, *size))
+        assert request.size == size
+        assert request.panoramas[0].shape == (*size, 3)
+
+    def test_images_are_seen_at_the_resolution_that_the_request_names(self) -> None:
+        image = {"name": "image", "datatype": "BYTES", "shape": [1], "data": ["AAAA"]}
+        assert self.parse(image).size == (4, 8)
+        assert self.parse(image, parameters={"resolution": "16x8"}).size == (8, 16)
+
+    def test_a_size_that_there_is_not_is_refused_with_those_that_there_are(self) -> None:
+        for tensor, parameters in (
+            (self.pixels(1, 2, 4), {}),
+            (self.pixels(1, 4, 8), {"resolution": "4x2"}),
+        ):
+            with pytest.raises(ResolutionNotOffered, match=r"offered at 8x4, 16x8; .* is 4x2"):
+                self.parse(tensor, parameters=parameters)
+
+    def test_pixels_and_parameter_must_agree(self) -> None:
+        with pytest.raises(InvalidParameter, match=r"shape of `panorama` is \[-1, 8, 16, 3\]"):
+            self.parse(self.pixels(1, 4, 8), parameters={"resolution": "16x8"})
+
+    @pytest.mark.parametrize("resolution", [16, "16", ["16x8"], "x"])
+    def test_a_resolution_is_wxh(self, resolution: Any) -> None:
+        with pytest.raises(InvalidParameter, match="resolution"):
+            self.parse(self.pixels(1, 4, 8), parameters={"resolution": resolution})
+
+    def test_of_a_larger_size_a_request_may_have_fewer(self) -> None:
+        assert len(self.parse(self.pixels(3, 4, 8)).panoramas) == 3
+        assert len(self.parse(self.pixels(2, 8, 16)).panoramas) == 2
+        with pytest.raises(InvalidParameter, match="a batch has 1 to 2 panoramas; got 3"):
+            self.parse(self.pixels(3, 8, 16))
+
+
 class TestOutputs:
     def outputs(self, **request: Any) -> list[tuple[str, bool]]:
         parsed = parse({"inputs": [panorama_input()], **request})
@@ -269,7 +319,7 @@ class TestResponse:
     IN_RANGE = np.linspace(0, 1, 2 * 3 * 2 * 2, dtype=np.float32).reshape(2, 3, 2, 2)
 
     def encode(self, *outputs: RequestedOutput, request_id: str | None = None) -> tuple[bytes, int | None]:
-        request = InferenceRequest(request_id, (), outputs)
+        request = InferenceRequest(request_id, (), (4, 8), outputs)
         return encode_response(request, "dap-s", "1", list(self.DEPTH), list(self.IN_RANGE))
 
     @pytest.mark.parametrize("depth_binary", [True, False])

@@ -68,7 +68,7 @@ class TestPanoramaPath:
         answer = schema["paths"][path]["post"]["responses"]["200"]
         assert {entry.media_type for entry in formats.values()} <= set(answer["content"])
         required = {name for name, header in answer["headers"].items() if header["required"]}
-        assert required == {"X-Model", "X-Range", "X-Range-Mask", "Server-Timing", "X-Request-Id"}
+        assert required == {"X-Model", "X-Resolution", "X-Range", "X-Range-Mask", "Server-Timing", "X-Request-Id"}
 
     def test_every_status_of_a_bad_request_lists_its_problems_with_an_example(self, schema, path: str, formats) -> None:
         responses = schema["paths"][path]["post"]["responses"]

@@ -11,7 +11,7 @@ from service.telemetry import Timing
 
 
 def answer(body: bytes, scale_factor: float | None = None) -> Answer[bytes]:
-    return Answer(body, 20.0, "head", "dap-s", scale_factor, Timing(decode=0.001))
+    return Answer(body, 20.0, "head", "dap-s", scale_factor, Timing(decode=0.001), (256, 512))
 
 
 async def sent_by(response: AnswerResponse, send, unsent: Unsent | None = None) -> None:

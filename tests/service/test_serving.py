@@ -50,6 +50,24 @@ async def test_ready_comes_after_the_largest_batch_and_one_panorama_through_the_
     assert engine.batches[1].any()  # the panorama is none of the black ones that warm the engine
 
 
+async def test_ready_comes_after_each_size_was_warmed_so_with_smaller_batches_of_larger_ones(engine) -> None:
+    engine.other_sizes = ((64, 128), (16, 32))
+    async with loading(lambda model, settings: engine, max_batch_size=8) as serving:
+        await until_loaded(serving)
+        assert serving.state is State.READY
+        assert serving.sizes == engine.sizes
+    warmed = [batch.shape[:3] for batch in engine.batches]
+    assert warmed[:3] == [(8, 32, 64), (2, 64, 128), (8, 16, 32)]
+    assert warmed[3:] == [(1, 32, 64), (1, 64, 128), (1, 16, 32)]
+
+
+async def test_each_lane_of_an_engine_is_warm_at_each_size(engine) -> None:
+    engine.lanes, engine.other_sizes = 2, ((64, 128),)
+    async with loading(lambda model, settings: engine, max_batch_size=4) as serving:
+        await until_loaded(serving)
+    assert engine.batch_sizes[:2] == [4, 2]
+
+
 async def test_stop_while_the_model_loads_ends_at_once_it_is_loaded(engine) -> None:
     engine.gate.clear()
     async with loading(lambda model, settings: engine) as serving:

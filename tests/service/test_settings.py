@@ -42,6 +42,8 @@ def test_other_variables_of_the_project_are_none_of_the_service(monkeypatch) -> 
         {"cors_origins": "example.org"},
         {"cors_origins": "https://example.org/page"},
         {"upload_stall_s": 0},
+        {"resolutions": ""},
+        {"resolutions": "512x256,1024"},
     ],
 )
 def test_a_value_that_cannot_work_is_refused(wrong: dict[str, object]) -> None:
@@ -53,6 +55,11 @@ def test_a_value_that_cannot_work_is_refused(wrong: dict[str, object]) -> None:
 def test_every_amount_says_what_too_much_of_it_does(name: str) -> None:
     description = Settings.model_fields[name].description
     assert "Too high:" in description or "more slow" in description
+
+
+def test_resolutions_are_sizes_with_commas_between() -> None:
+    assert Settings(resolutions="1024x512, 512x256").sizes == ((512, 1024), (256, 512))
+    assert Settings().sizes is None
 
 
 def test_settings_do_not_change() -> None:

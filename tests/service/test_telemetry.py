@@ -26,7 +26,7 @@ def test_server_timing_names_the_stages_that_are_over_in_milliseconds() -> None:
 
 def test_a_stage_that_was_not_passed_is_not_counted() -> None:
     telemetry = Telemetry()
-    telemetry.stages_passed(Timing(decode=0.01))
+    telemetry.stages_passed(Timing(decode=0.01), (256, 512))
     assert telemetry.registry.get_sample_value("dap_decode_duration_seconds_count") == 1
     assert telemetry.registry.get_sample_value("dap_encode_duration_seconds_count") == 0
 
@@ -40,8 +40,18 @@ def test_a_batch_is_counted_by_its_size_and_by_its_time() -> None:
     assert value("dap_engine_busy_seconds_total") == 0.5
 
 
+def test_inference_is_timed_for_each_resolution() -> None:
+    telemetry = Telemetry()
+    for resolution, seconds in (((256, 512), 0.1), ((256, 512), 0.2), ((512, 1024), 0.8)):
+        telemetry.stages_passed(Timing(inference=seconds), resolution)
+    value = telemetry.registry.get_sample_value
+    assert value("dap_inference_duration_seconds_count", {"resolution": "512x256"}) == 2
+    assert value("dap_inference_duration_seconds_sum", {"resolution": "1024x512"}) == 0.8
+
+
 def test_inference_is_told_apart_from_a_millisecond_to_a_minute_in_steps_of_1_5() -> None:
     telemetry = Telemetry()
+    telemetry.stages_passed(Timing(inference=0.1), (256, 512))
     buckets = sorted(
         float(sample.labels["le"])
         for family in telemetry.registry.collect()
@@ -66,7 +76,7 @@ def used() -> Telemetry:
     """Telemetry in which every metric has a sample."""
     telemetry = Telemetry()
     telemetry.request_answered("POST", "/depth", 429, 0.1, "overloaded")
-    telemetry.stages_passed(Timing(decode=0.1, queue=0.1, inference=0.1, encode=0.1))
+    telemetry.stages_passed(Timing(decode=0.1, queue=0.1, inference=0.1, encode=0.1), (256, 512))
     telemetry.batch_ran(2, 0.1)
     telemetry.serves("dap-s", "onnx", "cpu")
     return telemetry
@@ -94,7 +104,7 @@ class TestConventions:
             for sample in family.samples
             for label in sample.labels
         }
-        assert labels == {"method", "route", "status", "reason", "le", "model", "engine", "device"}
+        assert labels == {"method", "route", "status", "reason", "le", "model", "engine", "device", "resolution"}
 
     @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
     def test_promtool_has_nothing_to_say(self) -> None:
