@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -14,8 +14,9 @@ from dap.engines.cores import available_cores
 from dap.errors import InvalidParameter
 from dap.graph import GRAPH_PRECISIONS, GraphMetadata, GraphPrecision, read_graph_metadata
 from dap.model.checkpoints import load_network
-from dap.models import Model, find_model, model_file
+from dap.models import Model, find_model, model_file, sibling_path
 from dap.options import PixelSize, device_option, json_option, option, threads_option
+from dap.resolutions import batch_limit
 from model_export.onnx import export_onnx
 from model_export.samples import read_panoramas
 from model_export.tensorrt import export_tensorrt
@@ -40,7 +41,12 @@ panorama_option = option(
     help="What to export to; tensorrt: a file as for onnx, and its plan for the GPU of this machine, which is kept "
     "where `--engine tensorrt` finds it.",
 )
-@option("--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write.")
+@option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The file to write; of several sizes that of the first, with the others beside it: NAME@WxH.onnx.",
+)
 @option(
     "--precision",
     type=click.Choice(GRAPH_PRECISIONS),
@@ -56,7 +62,14 @@ panorama_option = option(
     help="Of int8: panorama, or folder of them, to measure the ranges of values on, once for each; best a hundred like "
     "those it is for (`dap render` draws some). By default a rendered scene in many lights, which is little.",
 )
-@option("--size", type=PixelSize(), help="WxH of the input, multiples of 16; by default the model's own.")
+@option(
+    "--size",
+    "sizes",
+    type=PixelSize(),
+    multiple=True,
+    help="WxH of the input, multiples of 16; once for each resolution that the model is to be offered at, the first "
+    "for who asks for none; by default the model's own.",
+)
 @option("--name", help="Name of the model in the file; by default the model's own.")
 @option("--licence", help="Licence of the weights, as the file will say it; by default what is known of the model.")
 @option(
@@ -76,7 +89,7 @@ def export(
     output: Path,
     precision: GraphPrecision,
     calibration: tuple[Path, ...],
-    size: tuple[int, int] | None,
+    sizes: tuple[tuple[int, int], ...],
     name: str | None,
     licence: str | None,
     max_batch_size: int,
@@ -85,28 +98,33 @@ def export(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Write a checkpoint as a file that the service runs without torch.
+    """Write a checkpoint as a file that the service runs without torch, for each size.
 
-    The file is compared with the network first, and is not written if the two disagree.
+    A file is compared with the network first, and is not written if the two disagree.
     """
     torch.set_num_threads(threads or available_cores())
     source, path = _checkpoint(model)
     network = load_network(path)
+    sizes = tuple(dict.fromkeys(sizes or (source.input_size,)))
     metadata = GraphMetadata(
         name=name or source.name,
         thresholds=network.config.thresholds,
-        input_size=size or source.input_size,
+        input_size=sizes[0],
         licence=licence or source.licence,
         weights_sha256=sha256_of(path),
         spherical=network.config.spherical,
         precision=precision,
     )
-    panoramas, pictures = (read_panoramas(paths, metadata.input_size) for paths in (files, calibration))
-    found = [(output, export_onnx(network, metadata, output, panoramas, pictures))]
-    if target == "tensorrt":
-        size = metadata.input_size
-        reference = Reference.of(network, panoramas or default_panoramas(precision, size), size)
-        found.append((output, export_tensorrt(output, reference, device=device, max_batch_size=max_batch_size)))
+    outputs = {size: output if size == sizes[0] else sibling_path(output, size) for size in sizes}
+    found: list[tuple[Path, Agreement]] = []
+    for size, file in outputs.items():
+        panoramas, pictures = (read_panoramas(paths, size) for paths in (files, calibration))
+        found.append((file, export_onnx(network, replace(metadata, input_size=size), file, panoramas, pictures)))
+    find_model(output)  # what is left beside it of an older export is told now, and not when it is served
+    for size, file in outputs.items() if target == "tensorrt" else ():
+        reference = Reference.of(network, read_panoramas(files, size) or default_panoramas(precision, size), size)
+        largest = batch_limit(max_batch_size, size, sizes[0])
+        found.append((file, export_tensorrt(file, reference, device=device, max_batch_size=largest)))
     _report(found, as_json)
 
 

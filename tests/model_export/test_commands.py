@@ -1,6 +1,7 @@
 """`dap export` and `dap verify`, as a shell sees them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -8,9 +9,11 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from dap.checksums import sha256_of
 from dap.errors import DapError, InvalidParameter, VerificationFailed
 from dap.graph import GraphMetadata, read_graph_metadata
 from dap.model.checkpoints import load_network, save_network
+from dap.models import find_model
 from model_export import commands
 from model_export.commands import export, verify
 from model_export.samples import sample_panoramas
@@ -81,12 +84,12 @@ def test_an_exported_file_is_no_checkpoint(exported: Path, tmp_path: Path) -> No
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[GraphMetadata]:
-    """What `export` asks of the exporter, which here only leaves an empty file."""
+    """What `export` asks of the exporter, which here leaves another graph with these metadata."""
     calls: list[GraphMetadata] = []
 
     def export_onnx(network: object, metadata: GraphMetadata, path: Path, *panoramas: object) -> Agreement:
         calls.append(metadata)
-        path.touch()
+        save(red_graph(metadata), path)
         return PERFECT
 
     monkeypatch.setattr(commands, "export_onnx", export_onnx)
@@ -103,6 +106,31 @@ def test_name_licence_and_size_are_the_checkpoints_unless_given(
         ("tiny", "CC0-1.0", (64, 128)),
         ("n", "MIT", (256, 512)),
     ]
+
+
+def test_each_size_has_a_file_the_others_beside_the_first_and_they_are_one_model(
+    checkpoint: Path, tmp_path: Path, asked: list[GraphMetadata]
+) -> None:
+    path = tmp_path / "tiny.onnx"
+    sizes = ("--size", "128x64", "--size", "256x128", "--size", "64x32", "--size", "128x64")
+    result = run(export, "--model", checkpoint, "--output", path, *sizes, "--json")
+    files = [Path(entry["file"]).name for entry in json.loads(result.stdout)["agreements"]]
+    assert files == ["tiny.onnx", "tiny@256x128.onnx", "tiny@64x32.onnx"]
+    assert {one.weights_sha256 for one in asked} == {sha256_of(checkpoint)}
+    model = find_model(path)
+    assert (model.name, model.sizes) == ("tiny", ((64, 128), (32, 64), (128, 256)))
+
+
+def test_a_file_of_an_older_export_beside_the_new_one_is_told_at_once(
+    checkpoint: Path, exported: Path, tmp_path: Path, asked: list[GraphMetadata]
+) -> None:
+    older = replace(read_graph_metadata(exported), input_size=(32, 64), weights_sha256="0" * 64)
+    save(red_graph(older), tmp_path / "tiny@64x32.onnx")
+    assert "tiny@64x32.onnx is not tiny.onnx" in str(
+        run(export, "--model", checkpoint, "--output", tmp_path / "tiny.onnx").exception
+    )
+    both = run(export, "--model", checkpoint, "--output", tmp_path / "tiny.onnx", "--size", "128x64", "--size", "64x32")
+    assert both.exit_code == 0, both.output
 
 
 def test_a_licence_that_is_not_stated_is_not_made_up(
