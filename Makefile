@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out
 PEERS := $(VENV)-peers
+GPU := $(VENV)-gpu
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -14,7 +15,7 @@ TENSORRT := 10.0.1 10.16.1.11 11.4.0.106
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-gpu tensorrt-types check pipeline-smoke format bench bench-service bench-engine bench-roofline bench-cost bench-overload bench-soak bench-peers image clean
+.PHONY: help demo serve test test-gpu tensorrt-types check pipeline-smoke format bench bench-service bench-engine bench-roofline bench-cost bench-overload bench-soak bench-peers image image-gpu clean
 
 help:
 	@echo 'make demo    a panorama in, depth, point cloud and metrics out (in $(OUT)/)'
@@ -26,7 +27,7 @@ help:
 	@echo 'make format  let ruff rewrite what it can'
 	@echo 'make bench   measure the service on this machine (docs/performance.md); bench-service (beside LitServe and BentoML),'
 	@echo '             bench-engine (the engines alone), bench-roofline, bench-cost, bench-overload and bench-soak measure more'
-	@echo 'make image   build the container image of the service (docker)'
+	@echo 'make image   build the container image of the service (docker); image-gpu: the one for an NVIDIA GPU'
 	@echo 'make clean   remove the environment and everything made'
 
 demo: $(VENV)/runs
@@ -40,9 +41,8 @@ test: check
 	$(BIN)/python -m pytest
 
 # What is marked gpu, of which nothing may be skipped.
-test-gpu: $(VENV)/develops
-	$(PIP) install --quiet -c constraints.txt -e '.[gpu]'
-	DAP_TEST_GPU=1 $(BIN)/python -m pytest -m gpu
+test-gpu: $(GPU)/develops
+	DAP_TEST_GPU=1 $(GPU)/bin/python -m pytest -m gpu
 
 tensorrt-types: $(VENV)/tensorrt/made
 
@@ -88,8 +88,11 @@ bench-peers: $(PEERS)/runs
 image:
 	docker build --target cpu --tag depth-any-panorama:cpu .
 
+image-gpu:
+	docker build --target gpu --tag depth-any-panorama:gpu .
+
 clean:
-	rm -rf $(VENV) $(PEERS) $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(GPU) $(PEERS) $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, $(PYTHON) is " + sys.version)'
@@ -105,6 +108,15 @@ $(VENV)/develops: $(INSTALLED_FROM) | $(BIN)/python
 	$(PIP) install --quiet "$$(grep '^torch==' constraints.txt)"
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/runs
+
+# Apart from $(VENV): onnxruntime and onnxruntime-gpu are the same files, so one goes before the other comes (docs/decisions/0016).
+$(GPU)/develops: $(INSTALLED_FROM) | $(BIN)/python
+	$(PYTHON) -m venv $(GPU)
+	$(GPU)/bin/python -m pip --disable-pip-version-check install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(GPU)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[dev,gpu]'
+	$(GPU)/bin/python -m pip --disable-pip-version-check uninstall --quiet --yes onnxruntime onnxruntime-gpu
+	$(GPU)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt 'onnxruntime-gpu[cuda,cudnn]>=1.21'
+	@touch $@
 
 # The Python bindings of TensorRT for the signatures in them, 1 MB each, under NVIDIA's licence; TensorRT itself is not among them.
 $(VENV)/tensorrt/made: tests/dap/engines/tensorrt_stubs.py $(VENV)/develops

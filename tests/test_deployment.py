@@ -51,12 +51,19 @@ DEPLOYMENT = of_kind("Deployment")
 POD = DEPLOYMENT["spec"]["template"]["spec"]
 (CONTAINER,) = POD["containers"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+# Of each stage: what it is built on, and its instructions.
+STAGES = {
+    name: (base, text) for base, name, text in re.findall(r"(?ms)^FROM (\S+) AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE)
+}
+IMAGES = ["cpu", "gpu"]
 COMPOSE = read(ROOT / "docker-compose.yml")
 
 
-def instruction(name: str) -> str:
-    """What follows the last instruction of that name in the Dockerfile."""
-    return re.findall(rf"^{name} +(.*)$", DOCKERFILE, re.MULTILINE)[-1].strip()
+def instruction(name: str, stage: str) -> str:
+    """What follows all instructions of that name of a stage and of what it is built on."""
+    base, text = STAGES[stage]
+    own = " ".join(re.findall(rf"^{name} +(.*)$", text, re.MULTILINE)).strip()
+    return f"{instruction(name, base)} {own}".strip() if base in STAGES else own
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
@@ -102,9 +109,10 @@ def test_deployment_service_and_budget_select_the_same_pods() -> None:
     assert of_kind("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
 
 
-def test_every_port_is_the_port_of_the_image() -> None:
-    exposed = int(instruction("EXPOSE"))
-    assert f"DAP_PORT={exposed}" in instruction("ENV")
+@pytest.mark.parametrize("image", IMAGES)
+def test_every_port_is_the_port_of_the_image(image: str) -> None:
+    exposed = int(instruction("EXPOSE", image))
+    assert f"DAP_PORT={exposed}" in instruction("ENV", image)
     port, probes = CONTAINER["ports"]
     assert port["containerPort"] == exposed
     assert {"name": "DAP_PROBE_PORT", "value": str(probes["containerPort"])} in CONTAINER["env"]
@@ -126,8 +134,9 @@ def test_accepted_requests_may_finish_before_the_process_is_killed() -> None:
     assert int(COMPOSE["services"]["dap"]["stop_grace_period"].removesuffix("s")) > going_down_s
 
 
-def test_the_pod_has_the_least_privilege() -> None:
-    user = int(instruction("USER").split(":")[0])
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_pod_has_the_least_privilege(image: str) -> None:
+    user = int(instruction("USER", image).split(":")[0])
     assert user > 0
     assert (POD["securityContext"]["runAsNonRoot"], POD["securityContext"]["runAsUser"]) == (True, user)
     assert POD["automountServiceAccountToken"] is False
@@ -144,7 +153,38 @@ def test_prometheus_waits_for_a_healthy_service_and_finds_its_configuration() ->
     source, target, _ = prometheus["volumes"][0].split(":")
     assert (ROOT / source).is_file()
     assert f"--config.file={target}" in prometheus["command"]
-    assert f"AS {COMPOSE['services']['dap']['build']['target']}\n" in DOCKERFILE
+    assert COMPOSE["services"]["dap"]["build"]["target"] in IMAGES
+
+
+@pytest.mark.parametrize("folder", [BASE, *OVERLAYS], ids=lambda folder: folder.name)
+def test_the_images_of_the_manifests_are_those_that_make_builds(folder: Path) -> None:
+    (image,) = read(folder / "kustomization.yaml")["images"]
+    tag = image["newTag"]
+    assert tag in IMAGES
+    assert f"docker build --target {tag} --tag {image['name']}:{tag} ." in (ROOT / "Makefile").read_text()
+
+
+def test_the_image_that_is_built_without_a_target_is_that_for_the_cpu() -> None:
+    assert [*STAGES][-1] == "cpu"
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_brings_the_environment_of_its_own_dependencies(image: str) -> None:
+    (source,) = re.findall(r"--from=(\S+) /app /app", instruction("COPY", image))
+    assert STAGES[source][0] == {"cpu": "dependencies", "gpu": "dependencies-gpu"}[image]
+    assert "--from=wheel /wheels /wheels" in instruction("COPY", source)
+    assert instruction("RUN", source).endswith("install --no-deps /wheels/*.whl")
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [instruction("RUN", "dependencies-gpu"), (ROOT / "Makefile").read_text(), (ROOT / "docs" / "gpu.md").read_text()],
+    ids=["Dockerfile", "Makefile", "docs"],
+)
+def test_onnxruntime_goes_before_the_same_files_for_a_gpu_come(commands: str) -> None:
+    """pip would install one over the other, and leave which of them it is to the order."""
+    both_go, gpu_comes = "--yes onnxruntime onnxruntime-gpu", "'onnxruntime-gpu[cuda,cudnn]>=1.21'"
+    assert commands.index(both_go) < commands.index(gpu_comes)
 
 
 def test_the_image_is_given_every_package_and_nothing_that_the_ignore_file_hides() -> None:
@@ -157,8 +197,9 @@ def test_the_image_is_given_every_package_and_nothing_that_the_ignore_file_hides
     assert [source for source in sources if not (ROOT / source).exists()] == []
 
 
+@pytest.mark.parametrize("image", IMAGES)
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
-def test_the_health_check_of_the_image_passes_only_when_ready(status: int, healthy: bool) -> None:
+def test_the_health_check_of_the_image_passes_only_when_ready(status: int, healthy: bool, image: str) -> None:
     class Service(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status if self.path == "/readyz" else 404)
@@ -167,7 +208,7 @@ def test_the_health_check_of_the_image_passes_only_when_ready(status: int, healt
         def log_message(self, *_: object) -> None:
             pass
 
-    command = json.loads(instruction("HEALTHCHECK").partition("CMD ")[2])
+    command = json.loads(instruction("HEALTHCHECK", image).partition("CMD ")[2])
     with HTTPServer(("127.0.0.1", 0), Service) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()

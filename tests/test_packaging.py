@@ -81,6 +81,12 @@ def test_a_plain_install_needs_no_torch_and_no_gpu() -> None:
     assert names & {"torch", "tensorrt", "onnxruntime-gpu", "opencv-python"} == set()
 
 
+def test_no_extra_brings_the_files_of_onnxruntime_again() -> None:
+    """onnxruntime-gpu beside onnxruntime: whichever pip installs last overwrites the other."""
+    extras = [one for extra in PROJECT["optional-dependencies"].values() for one in extra]
+    assert [one for one in extras if one.startswith("onnxruntime")] == []
+
+
 def test_every_dependency_has_a_lower_bound_and_a_tested_version() -> None:
     pins = re.findall(r"^(\S+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     extras = PROJECT["optional-dependencies"]
