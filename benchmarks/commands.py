@@ -200,7 +200,7 @@ def engine(
     "--model",
     default="vit-s",
     show_default=True,
-    help="A checkpoint: a name or a file; vit-s, vit-b or vit-l: the official network in that size, untrained.",
+    help="Name or file; vit-s, vit-b or vit-l: the official network in that size, untrained.",
 )
 @click.option("--size", type=PixelSize(), help="WxH of the input; by default the model's own.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Panoramas at a time.")
@@ -221,28 +221,34 @@ def roofline(
     rounds: int,
     json_path: Path | None,
 ) -> None:
-    """The parts of the plain network: FLOP, bytes, time, and whether products or memory are the limit of each."""
-    from benchmarks import ceiling
+    """The parts of the plain network: FLOP, bytes, time, and whether products or memory are the limit of each.
+
+    Of an exported file, in fp32 on the CPU: the kinds of its operators, as ONNX Runtime runs them.
+    """
+    from benchmarks import ceiling, graph_roofline
+    from benchmarks import roofline as network_roofline
     from benchmarks.contenders import find_subject
     from benchmarks.engine import turned
-    from benchmarks.roofline import as_dict, as_markdown, measure
-    from dap.model.checkpoints import load_network
 
     threads = threads or available_cores()
     ceiling.use_threads(threads)
-    with TemporaryDirectory(prefix="dap-bench-") as name:
+    with TemporaryDirectory(prefix="dap-bench-") as name, progress("rounds", rounds) as advance:
         subject = find_subject(model, None, [], size, Path(name))
-        if subject.checkpoint is None:
-            raise InvalidParameter(f"{model} is an exported file: expected a checkpoint.")
-        network = load_network(subject.checkpoint)
-    pixels = turned(decode(panorama.read_bytes(), size=subject.size).pixels, batch)
-    with progress("rounds", rounds) as advance:
-        found = measure(network, pixels, device=device, precision=precision, rounds=rounds, advance=advance)
+        pixels = turned(decode(panorama.read_bytes(), size=subject.size).pixels, batch)
+        if subject.checkpoint is not None:
+            found = network_roofline.measure(
+                subject.checkpoint, pixels, device=device, precision=precision, rounds=rounds, advance=advance
+            )
+        elif (device, precision) == ("cpu", "fp32"):
+            (path,) = subject.exported
+            found = graph_roofline.measure(path, pixels, threads=threads, rounds=rounds, advance=advance)
+        else:
+            raise InvalidParameter(f"{model} is an exported file: expected the cpu and fp32, or a checkpoint.")
     machine = describe_machine()
     height, width = subject.size
     what = f"{subject.name}, {width}x{height}, batch {batch}, {precision} on {device}, {threads} threads"
-    click.echo(f"{machine}; {what}\n\n{as_markdown(found)}")
-    _write(json_path, {"machine": asdict(machine), "what": what, "measured": as_dict(found)})
+    click.echo(f"{machine}; {what}\n\n{network_roofline.as_markdown(found)}")
+    _write(json_path, {"machine": asdict(machine), "what": what, "measured": network_roofline.as_dict(found)})
 
 
 bench.add_command(overload.main, "overload")

@@ -165,6 +165,8 @@ def _engine(entry: Entry, name: EngineName, panoramas: npt.NDArray[np.uint8]) ->
         precision="bf16" if name == "torch" and entry.precision == "bf16" else "fp32",
         max_batch_size=len(panoramas),
     )
+    if engine.device != "cpu":
+        engine.warm_up((len(panoramas),))  # as the service does: graphs and plans are made here
     return lambda: engine.infer(panoramas, in_range=entry.in_range).depth
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,12 @@ from torch.utils._pytree import tree_leaves
 from benchmarks import ceiling
 from benchmarks.ceiling import Ceilings
 from dap.graph import GraphPrecision
-from dap.model.dap import DapNetwork, PixelNetwork
+from dap.model.checkpoints import load_network
+from dap.model.dap import PixelNetwork
 from dap.model.flop import operator_flop
 
 _HEADS = {"depth_head": "depth head", "mask_head": "mask head", "added_mask_heads": "mask head"}
+_SHOWN = 0.005
 _REASSEMBLE = ("projects", "resize_layers", "to_features")
 
 
@@ -100,13 +103,16 @@ class Roofline:
     @property
     def total(self) -> Part:
         """All parts together."""
-        names = [field.name for field in fields(Part) if field.name != "name"]
-        sums = {name: sum(getattr(part, name) for part in self.parts) for name in names}
-        return Part("all", **sums)
+        return _sum("all", self.parts)
+
+
+def _sum(name: str, parts: Sequence[Part]) -> Part:
+    summed = [field.name for field in fields(Part) if field.name != "name"]
+    return Part(name, **{field: sum(getattr(part, field) for part in parts) for field in summed})
 
 
 def measure(
-    network: DapNetwork,
+    checkpoint: Path,
     pixels: npt.NDArray[np.uint8],
     *,
     device: str,
@@ -117,7 +123,7 @@ def measure(
     """Run the network, its operators and the ceilings in turns.
 
     Args:
-        network: in evaluation mode.
+        checkpoint: of the network.
         pixels: uint8 (B, H, W, 3).
         device: as torch names it.
         precision: `fp32`, or `bf16` or `fp16` by autocast.
@@ -125,7 +131,7 @@ def measure(
         advance: told of each round.
     """
     on = torch.device(device)
-    whole = PixelNetwork(network).eval().to(on)
+    whole = PixelNetwork(load_network(checkpoint)).eval().to(on)
     panoramas = torch.from_numpy(pixels).to(on)
     multiply, flop = ceiling.product(precision, device)
     move, moved = ceiling.copy(device)
@@ -341,12 +347,15 @@ def as_markdown(roofline: Roofline) -> str:
         f"| {columns.replace('|', ' | ')} |",
         "|" + "---|" * (columns.count("|") + 1),
     ]
-    slowest_first = sorted(roofline.parts, key=lambda part: -part.seconds)
+    shown = sorted(roofline.parts, key=lambda part: -part.seconds)
+    small = [part for part in shown if part.seconds < _SHOWN * total.seconds]
+    if len(small) > 1:
+        shown = [*shown[: -len(small)], _sum(f"{len(small)} others", small)]
     lines += [
         f"| {part.name} | {part.flop / 1e9:.2f} | {part.moved / 1e9:.3f} | {part.flop / part.moved:.1f} "
         f"| {1000 * part.seconds:.1f} | {part.seconds / total.seconds:.0%} | {1000 * part.least_seconds:.1f} "
         f"| {part.attained:.0%} | {'' if part is total else part.bound} |"
-        for part in (*slowest_first, total)
+        for part in (*shown, total)
     ]
     return "\n".join(lines)
 

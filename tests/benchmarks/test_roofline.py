@@ -1,5 +1,7 @@
 """What is counted of a network, part by part, and what follows from it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 from benchmarks import roofline
 from benchmarks.ceiling import Ceilings
 from benchmarks.roofline import Call, Part, Roofline, as_markdown, looking, part_of, parts_of
+from dap.model.checkpoints import save_network
 from dap.model.config import NetworkConfig
 from dap.model.dap import DapNetwork, PixelNetwork
 from dap.model.flop import network_flop
@@ -104,12 +107,21 @@ def test_the_table_has_the_slowest_part_first_and_their_sum_last() -> None:
     assert "| 4000.0 | 100% |" in lines[-1]
 
 
-def test_the_network_is_run_beside_the_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_that_take_hardly_any_time_are_one_line() -> None:
+    parts = parts_of([Call("much", 10, 10, [9.98]), *(Call(name, 10, 10, [0.01]) for name in "ab")], CEILINGS)
+    lines = as_markdown(Roofline(CEILINGS, parts, whole_seconds=10.0)).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[4:]] == ["much", "2 others", "all"]
+    assert "| 20.0 | 0% |" in lines[-2]
+
+
+def test_the_network_is_run_beside_the_ceilings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(roofline.ceiling, "_PRODUCT", {"cpu": 16})
     monkeypatch.setattr(roofline.ceiling, "_COPIED", {"cpu": 1024})
     told: list[int] = []
+    checkpoint = tmp_path / "small.safetensors"
+    save_network(DapNetwork(NetworkConfig("hybrid-xs")), checkpoint)
     found = roofline.measure(
-        DapNetwork(NetworkConfig("hybrid-xs")).eval(),
+        checkpoint,
         np.zeros((1, 32, 64, 3), np.uint8),
         device="cpu",
         precision="fp32",

@@ -1,0 +1,121 @@
+"""The roofline of an exported file by kind of operator, as ONNX Runtime runs it on a CPU, after all that it fuses.
+
+Times are those of ONNX Runtime's own profile, FLOP and bytes follow from the shapes in it. Weights that it has packed
+for itself are not among those shapes, so their bytes are not counted. Otherwise as `benchmarks.roofline`.
+"""
+
+import functools
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import dap.engines  # noqa: F401 - ONNX Runtime's telemetry is off before it is loaded
+from benchmarks import ceiling
+from benchmarks.ceiling import Ceilings
+from benchmarks.roofline import Call, Roofline, parts_of
+
+_BYTES = {"float": 4, "double": 8, "float16": 2, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
+_VIEWS = {"Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"}
+_KERNEL = "_kernel_time"
+
+Shape = Sequence[int]
+
+
+def measure(
+    path: Path, pixels: npt.NDArray[np.uint8], *, threads: int, rounds: int, advance: Callable[[int], None]
+) -> Roofline:
+    """Run the file, with and without a profile, and the ceilings, in turns.
+
+    Args:
+        path: exported in fp32.
+        pixels: uint8 (B, H, W, 3).
+        threads: that work on it.
+        rounds: of which the medians are taken.
+        advance: told of each round.
+    """
+    multiply, flop = ceiling.product("fp32", "cpu")
+    move, moved = ceiling.copy("cpu")
+    feed = {"panorama": pixels}
+    with TemporaryDirectory(prefix="dap-profile-") as folder:
+        plain, profiled = (_session(path, threads, prefix) for prefix in (None, Path(folder) / "ort"))
+        works: tuple[Callable[[], object], ...] = (multiply, move, functools.partial(plain.run, None, feed))
+        taken: list[list[float]] = [[] for _ in works]
+        for work in works:
+            work()
+        profiled.run(None, feed)
+        for _ in range(rounds):
+            for work, seconds in zip(works, taken, strict=True):
+                started = time.perf_counter()
+                work()
+                seconds.append(time.perf_counter() - started)
+            profiled.run(None, feed)
+            advance(1)
+        events = json.loads(Path(profiled.end_profiling()).read_text())
+    product_s, copy_s, whole_s = map(statistics.median, taken)
+    ceilings = Ceilings(flop / product_s, moved / copy_s)
+    return Roofline(ceilings, parts_of(calls_of(events, rounds), ceilings), whole_s)
+
+
+def calls_of(events: Iterable[Mapping[str, Any]], rounds: int) -> list[Call]:
+    """Each node of the graph, from the events of a profile.
+
+    Args:
+        events: of a profile, as its JSON has them.
+        rounds: the last so many runs count.
+    """
+    calls: dict[str, Call] = {}
+    for event in events:
+        if event.get("cat") != "Node" or not event["name"].endswith(_KERNEL):
+            continue
+        said = event["args"]
+        if said["op_name"] in _VIEWS:
+            continue
+        inputs, outputs = _tensors(said["input_type_shape"]), _tensors(said["output_type_shape"])
+        if event["name"] not in calls:
+            shapes = [shape for _, shape in inputs], [shape for _, shape in outputs]
+            moved = sum(_BYTES[kind] * math.prod(shape) for kind, shape in (*inputs, *outputs))
+            calls[event["name"]] = Call(said["op_name"], node_flop(said["op_name"], *shapes), moved)
+        calls[event["name"]].seconds.append(event["dur"] / 1e6)
+    for call in calls.values():
+        call.seconds = call.seconds[-rounds:]
+    return list(calls.values())
+
+
+def node_flop(operator: str, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+    """FLOP of a node by the shapes of what goes in and comes out; 0 of an operator that multiplies no matrices."""
+    match operator.removeprefix("Fused"):
+        case "Conv":
+            return 2 * math.prod(outputs[0]) * math.prod(inputs[1][1:])
+        case "ConvTranspose":
+            return 2 * math.prod(inputs[0]) * math.prod(inputs[1][1:])
+        case "MatMul" | "Gemm":
+            # The second factor may be packed away; a transposed first one has as many numbers.
+            return 2 * math.prod(inputs[0]) * outputs[0][-1]
+        case "MultiHeadAttention" | "Attention":
+            # Two products: of queries and keys, of their weights and the values, (B, N, heads x width) each.
+            return 4 * math.prod(inputs[0]) * inputs[1][-2]
+    return 0
+
+
+def _tensors(types: Sequence[Mapping[str, Shape]]) -> list[tuple[str, Shape]]:
+    return [(kind, shape) for entry in types for kind, shape in entry.items()]
+
+
+def _session(path: Path, threads: int, profile: Path | None) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
