@@ -179,6 +179,7 @@ def engine(
     """The engines beside the plain network: time, memory, share of the machine's rate, cost, the same depth."""
     from benchmarks.contenders import choose, find_subject
     from benchmarks.engine import Heat, Setting, as_markdown, measure, turns
+    from benchmarks.race import RacerFailed
 
     kind, _ = parse_device(device)
     setting = Setting(device, threads or available_cores(), seconds, rounds, price_per_hour)
@@ -188,8 +189,11 @@ def engine(
         subject = find_subject(model, against, files, size, folder)
         contenders, left_out = choose(subject, names, kind, setting.threads, panorama, folder)
         pixels = decode(panorama.read_bytes(), size=subject.size).pixels
-        with progress("turns", turns(contenders, heats, setting)) as advance:
-            result = measure(subject, contenders, heats, pixels, setting, folder, left_out, advance)
+        try:
+            with progress("turns", turns(contenders, heats, setting)) as advance:
+                result = measure(subject, contenders, heats, pixels, setting, folder, left_out, advance)
+        except RacerFailed as error:
+            raise click.ClickException(str(error)) from error
     machine = describe_machine()
     click.echo(f"{machine}; {setting.threads} threads\n\n{as_markdown(result)}")
     _write(json_path, {"machine": asdict(machine), "setting": asdict(setting), "measured": asdict(result)})

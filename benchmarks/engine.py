@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from benchmarks.contenders import Contender, Subject
 from benchmarks.load import percentile
-from benchmarks.race import Record, race
+from benchmarks.race import RacerFailed, Record, race
 from benchmarks.racer import Entry, Kind
 from dap.graph import GraphPrecision
 
@@ -142,35 +142,41 @@ def measure(
         pixels: uint8 (H, W, 3), a panorama of the subject's size; a batch has it turned in several ways.
         setting: how.
         folder: for what passes between the processes.
-        left_out: for the result.
-        advance: told of each turn; there are as many as `turns` says.
+        left_out: who could not even be entered, and why.
+        advance: told of each turn; there are as many as `turns` says, or fewer if one cannot start.
 
     Raises:
-        RacerFailed: one cannot run.
+        RacerFailed: the reference cannot run, or one ended that had started.
     """
     flop = {heat.in_range: _flop(subject, heat.in_range) for heat in heats}
     rows: list[Row] = []
+    out = dict(left_out)
     products: dict[GraphPrecision, list[float]] = {}
     crossings: list[float] = []
     for number, heat in enumerate(heats):
         panoramas = folder / f"panoramas-{number}.npy"
         np.save(panoramas, turned(pixels, heat.batch))
-        entries = [
-            _entry(contender, subject, heat, setting, panoramas, folder / f"depth-{number}-{place}.npy")
+        entries = {
+            _entry(contender, subject, heat, setting, panoramas, folder / f"depth-{number}-{place}.npy"): contender.name
             for place, contender in enumerate(contenders)
-        ]
+        }
         ceilings = [
             Entry(kind, precision, setting.device, setting.threads, subject.size)
             for kind, precision in ceilings_of(contenders, setting.device)
         ]
-        records = race([*entries, *ceilings], setting.seconds, setting.rounds, advance)
-        rates = {record.entry.precision: record.rate for record in records if record.entry.kind == "product"}
-        crossings += [second for record in records if record.entry.kind == "transfer" for second in record.seconds]
+        records, failed = race([*entries, *ceilings], setting.seconds, setting.rounds, advance)
+        out |= {entries.get(entry, f"{entry.kind} {entry.precision}"): reason for entry, reason in failed.items()}
+        reference = records.get(next(iter(entries)))
+        if reference is None:
+            raise RacerFailed(f"{contenders[0].name}, with which the others are compared: {out[contenders[0].name]}")
+        rates = {entry.precision: record.rate for entry, record in records.items() if entry.kind == "product"}
+        crossings += [second for entry in ceilings if entry.kind == "transfer" for second in records[entry].seconds]
         for precision, rate in rates.items():
             products.setdefault(precision, []).append(rate / 1e12)
         rows += [
-            row_of(contender.name, heat, record, records[0], flop[heat.in_range], rates, setting.price_per_hour)
-            for contender, record in zip(contenders, records, strict=False)
+            row_of(name, heat, records[entry], reference, flop[heat.in_range], rates, setting.price_per_hour)
+            for entry, name in entries.items()
+            if entry in records
         ]
     return Result(
         subject.name,
@@ -179,7 +185,7 @@ def measure(
         {precision: statistics.median(found) for precision, found in products.items()},
         1000 * statistics.median(crossings) if crossings else None,
         rows,
-        left_out,
+        out,
     )
 
 

@@ -95,7 +95,7 @@ class Racer:
             self._process.wait()
             self._log.seek(0)
             said = self._log.read().decode(errors="replace").strip()
-            raise RacerFailed(said[-_SAID:] or "A contender ended without a word.")
+            raise RacerFailed(said.rpartition("\n")[2][-_SAID:] or "it ended without a word")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -146,22 +146,33 @@ def device_used_mb(device: str) -> float | None:
     return (total - free) / 1e6
 
 
-def race(entries: Sequence[Entry], seconds: float, rounds: int, advance: Callable[[int], None]) -> list[Record]:
+def race(
+    entries: Sequence[Entry], seconds: float, rounds: int, advance: Callable[[int], None]
+) -> tuple[dict[Entry, Record], dict[Entry, str]]:
     """All of them in turns, each of which is so many seconds long, and one run at least.
 
     Args:
         entries: what each process runs.
         seconds: of a turn.
         rounds: turns of each.
-        advance: told of each turn.
+        advance: told of each turn, those aside that could not start.
+
+    Returns:
+        What those said that ran, in their order, and what those said that could not start.
 
     Raises:
-        RacerFailed: one cannot run.
+        RacerFailed: one ended that had started.
     """
+    started: dict[Entry, Racer] = {}
+    failed: dict[Entry, str] = {}
     with ExitStack() as stack:
-        racers = [stack.enter_context(racing(entry)) for entry in entries]
+        for entry in entries:
+            try:
+                started[entry] = stack.enter_context(racing(entry))
+            except RacerFailed as error:
+                failed[entry] = str(error)
         for _ in range(rounds):
-            for racer in racers:
+            for racer in started.values():
                 racer.take_turn(seconds)
                 advance(1)
-        return [racer.record for racer in racers]
+        return {entry: racer.record for entry, racer in started.items()}, failed

@@ -118,7 +118,7 @@ def test_each_heat_has_a_row_for_each_contender_and_differences_are_from_the_fir
     """Depths of 80/2 and 80/4 metres; a precision without a ceiling, so that no library of products is loaded."""
     half = save(red_graph(), tmp_path / "half.onnx")
     quarter = save(red_graph(divisor=4.0), tmp_path / "quarter.onnx")
-    contenders = [Contender(path.stem, "onnx", "int8", path) for path in (half, quarter)]
+    contenders = [Contender(path.stem, "onnx", "int8", path) for path in (half, quarter, tmp_path / "none.onnx")]
     heats = [Heat(1, True), Heat(2, False)]
     setting = Setting("cpu", 1, seconds=0.0, rounds=2)
     told: list[int] = []
@@ -132,7 +132,7 @@ def test_each_heat_has_a_row_for_each_contender_and_differences_are_from_the_fir
         {},
         told.append,
     )
-    assert len(told) == turns(contenders, heats, setting) == 8
+    assert len(told) == turns(contenders[:2], heats, setting) == 8
     assert [(row.name, row.batch, row.in_range) for row in result.rows] == [
         ("half", 1, True),
         ("quarter", 1, True),
@@ -140,4 +140,5 @@ def test_each_heat_has_a_row_for_each_contender_and_differences_are_from_the_fir
         ("quarter", 2, False),
     ]
     assert [row.log_depth_max for row in result.rows] == pytest.approx([0, np.log(2), 0, np.log(2)])
+    assert "none.onnx" in result.left_out["none"]
     assert (result.gflop, result.product_tflops, result.transfer_ms) == ({}, {}, None)

@@ -1,5 +1,6 @@
 """Contenders in processes of their own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +34,16 @@ def test_an_entry_is_the_same_after_its_way_to_the_process(entry: Entry) -> None
 
 def test_contenders_run_when_it_is_their_turn_and_say_what_they_saw(entry: Entry) -> None:
     told: list[int] = []
-    first, second = race([entry, entry], seconds=0.0, rounds=2, advance=told.append)
+    broken = replace(entry, model=entry.panoramas)
+    other = replace(entry, in_range=False)
+    records, failed = race([entry, broken, other], seconds=0.0, rounds=2, advance=told.append)
     assert np.load(entry.depth).tolist() == np.full((2, *SIZE), 40.0).tolist()
-    assert [len(turn.seconds) for record in (first, second) for turn in record.turns] == [1] * 4
+    assert [*records] == [entry, other]
+    assert [len(turn.seconds) for record in records.values() for turn in record.turns] == [1] * 4
     assert told == [1] * 4
-    assert first.ready.loading_mb > first.ready.imported_mb > 10
-    assert first.device_mb is None
+    assert records[entry].ready.loading_mb > records[entry].ready.imported_mb > 10
+    assert records[entry].device_mb is None
+    assert "panoramas.npy" in failed[broken]
 
 
 def test_who_cannot_run_says_why(entry: Entry, tmp_path: Path) -> None:
