@@ -188,6 +188,8 @@ def engine(
         folder = Path(name)
         subject = find_subject(model, against, files, size, folder)
         contenders, left_out = choose(subject, names, kind, setting.threads, panorama, folder)
+        if not contenders:
+            raise click.ClickException(f"There is nobody to take part: {left_out}")
         pixels = decode(panorama.read_bytes(), size=subject.size).pixels
         try:
             with progress("turns", turns(contenders, heats, setting)) as advance:
