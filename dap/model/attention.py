@@ -1,14 +1,33 @@
 """Self-attention over patch tokens with axial rotary embedding, and the transformer block of DINOv3 around it."""
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class Rotation(NamedTuple):
+    """How the rotary embedding turns each token: the same for queries and keys, for every head and block.
+
+    Attributes:
+        cosine: float32 (N, 1, 1, head_width).
+        sine: the same, the first half of the components with the other sign, so that turning is `x * cosine + (x with
+            its halves exchanged) * sine`.
+    """
+
+    cosine: Tensor
+    sine: Tensor
+
+    def turn(self, tokens: Tensor) -> Tensor:
+        """Turn the component pairs (i, i + width/2) of (..., N, parts, heads, head_width)."""
+        first, second = tokens.chunk(2, dim=-1)
+        return tokens * self.cosine + torch.cat([second, first], dim=-1) * self.sine
+
+
 class RotaryAngles(nn.Module):
-    """Angles of the axial rotary embedding for a grid of patches.
+    """The axial rotary embedding of a grid of patches, and of the tokens before them.
 
     Half of each head's angles follow the row, half the column.
 
@@ -33,7 +52,19 @@ class RotaryAngles(nn.Module):
         else:
             self.register_buffer("periods", base ** (torch.arange(count, dtype=torch.float32) / count))
 
-    def forward(self, rows: int, columns: int) -> Tensor:
+    def forward(self, rows: int, columns: int, prefix: int = 0) -> Rotation:
+        """Of `prefix` tokens and rows x columns patches in raster order."""
+        angles = F.pad(self._angles(rows, columns), (0, 0, prefix, 0))
+        half = angles.shape[-1] // 2
+        component = torch.arange(2 * half, device=angles.device)
+        cosine = angles.cos()
+        if self.spherical and prefix:
+            by_latitude = (component % half < half // 2).to(cosine.dtype)
+            cosine = torch.cat([by_latitude.expand(prefix, -1), cosine[prefix:]])
+        sine = angles.sin() * torch.where(component < half, -1.0, 1.0)
+        return Rotation(cosine[:, None, None], sine[:, None, None])
+
+    def _angles(self, rows: int, columns: int) -> Tensor:
         """float32 (rows x columns, head_width): the angle of each component; the second half repeats the first."""
         scale = self.frequencies if self.spherical else 2 * math.pi / self.periods
         y = (torch.arange(rows, dtype=torch.float32, device=scale.device) + 0.5) / rows * 2 - 1
@@ -54,12 +85,6 @@ def whole_frequencies(count: int, highest: int = 32) -> list[int]:
     return numbers
 
 
-def rotate(tokens: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotate the component pairs (i, i + width/2) of (..., N, width)."""
-    first, second = tokens.chunk(2, dim=-1)
-    return tokens * cosine + torch.cat([-second, first], dim=-1) * sine
-
-
 class MaskedBiasLinear(nn.Linear):
     """A linear layer with a masked bias: DINOv3 keeps the keys' third of the qkv bias in the file, unused."""
 
@@ -76,37 +101,21 @@ class MaskedBiasLinear(nn.Linear):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; the rotary embedding turns queries and keys of the patch tokens, which come last.
+    """Multi-head self-attention; the rotary embedding turns queries and keys."""
 
-    The tokens before them (class, storage) stand at no longitude. Compared with a turned patch they would tell where
-    longitude 0 is, so when `spherical` they are compared only in the components that follow the latitude.
-    """
-
-    def __init__(self, width: int, heads: int, *, spherical: bool) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.spherical = spherical
         self.qkv = MaskedBiasLinear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, angles: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, rotation: Rotation) -> Tensor:
         batch, count, width = tokens.shape
         qkv = self.qkv(tokens).reshape(batch, count, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        query, key = self._rotated(query, angles), self._rotated(key, angles)
+        query, key = rotation.turn(qkv[:, :, :2].float()).to(qkv.dtype).unbind(2)
+        query, key, value = (part.transpose(1, 2) for part in (query, key, qkv[:, :, 2]))
         mixed = F.scaled_dot_product_attention(query, key, value)
         return self.proj(mixed.transpose(1, 2).reshape(batch, count, width))  # type: ignore[no-any-return]
-
-    def _rotated(self, tokens: Tensor, angles: Tensor) -> Tensor:
-        count = tokens.shape[-2] - angles.shape[0]
-        patches = rotate(tokens[..., count:, :].float(), angles.cos(), angles.sin()).to(tokens.dtype)
-        if not count:
-            return patches
-        prefix = tokens[..., :count, :]
-        if self.spherical:
-            by_latitude = torch.arange(tokens.shape[-1], device=tokens.device) % (tokens.shape[-1] // 2)
-            prefix = prefix * (by_latitude < tokens.shape[-1] // 4)
-        return torch.cat([prefix, patches], dim=-2)
 
 
 class LayerScale(nn.Module):
@@ -133,15 +142,15 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """The pre-norm transformer block of DINOv3: attention and MLP, each behind a LayerNorm and a LayerScale."""
 
-    def __init__(self, width: int, heads: int, *, spherical: bool, layer_scale: float = 1e-5) -> None:
+    def __init__(self, width: int, heads: int, *, layer_scale: float = 1e-5) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-5)
-        self.attn = Attention(width, heads, spherical=spherical)
+        self.attn = Attention(width, heads)
         self.ls1 = LayerScale(width, layer_scale)
         self.norm2 = nn.LayerNorm(width, eps=1e-5)
         self.mlp = Mlp(width)
         self.ls2 = LayerScale(width, layer_scale)
 
-    def forward(self, tokens: Tensor, angles: Tensor) -> Tensor:
-        tokens = tokens + self.ls1(self.attn(self.norm1(tokens), angles))
+    def forward(self, tokens: Tensor, rotation: Rotation) -> Tensor:
+        tokens = tokens + self.ls1(self.attn(self.norm1(tokens), rotation))
         return tokens + self.ls2(self.mlp(self.norm2(tokens)))  # type: ignore[no-any-return]

@@ -143,9 +143,7 @@ class EfficientNetEncoder(nn.Module):
         self.stages = nn.ModuleList(_stages(spherical))
         self.to_tokens = nn.Linear(_STAGES[-1].channels + 2, shape.width)
         self.rotary = RotaryAngles(shape.width // shape.heads, spherical=spherical)
-        self.blocks = nn.ModuleList(
-            Block(shape.width, shape.heads, spherical=spherical, layer_scale=0.1) for _ in range(shape.blocks)
-        )
+        self.blocks = nn.ModuleList(Block(shape.width, shape.heads, layer_scale=0.1) for _ in range(shape.blocks))
         self.norm = nn.LayerNorm(shape.width)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -158,9 +156,9 @@ class EfficientNetEncoder(nn.Module):
         batch, _, rows, columns = features.shape
         features = torch.cat([features, latitude_channels(features)], dim=1)
         tokens = self.to_tokens(features.flatten(2).transpose(1, 2))
-        angles = self.rotary(rows, columns)
+        rotation = self.rotary(rows, columns)
         for block in self.blocks:
-            tokens = block(tokens, angles)
+            tokens = block(tokens, rotation)
         return [*taps, self.norm(tokens).transpose(1, 2).reshape(batch, -1, rows, columns)]
 
     def convolutions(self) -> Iterator[tuple[str, str, nn.Conv2d]]:

@@ -83,9 +83,7 @@ class HybridEncoder(nn.Module):
         self.stage8 = self._stage(four, eight, shape.residuals[1], spherical)
         self.stage16 = self._stage(eight, sixteen, shape.residuals[2], spherical)
         self.rotary = RotaryAngles(sixteen // shape.heads, spherical=spherical)
-        self.blocks = nn.ModuleList(
-            Block(sixteen, shape.heads, spherical=spherical, layer_scale=0.1) for _ in range(shape.blocks)
-        )
+        self.blocks = nn.ModuleList(Block(sixteen, shape.heads, layer_scale=0.1) for _ in range(shape.blocks))
         self.norm = nn.LayerNorm(sixteen)
 
     @staticmethod
@@ -103,10 +101,10 @@ class HybridEncoder(nn.Module):
         sixteen = self.stage16(eight)
         batch, width, rows, columns = sixteen.shape
         tokens = sixteen.flatten(2).transpose(1, 2)
-        angles = self.rotary(rows, columns)
+        rotation = self.rotary(rows, columns)
         taps = [four, eight]
         for index, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens, angles)
+            tokens = block(tokens, rotation)
             if index in (len(self.blocks) // 2, len(self.blocks)):
                 taps.append(self.norm(tokens).transpose(1, 2).reshape(batch, width, rows, columns))
         return taps

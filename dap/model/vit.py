@@ -48,7 +48,7 @@ class VisionTransformer(nn.Module):
         nn.init.normal_(self.cls_token, std=0.02)
         nn.init.normal_(self.storage_tokens, std=0.02)
         self.rope_embed = RotaryAngles(shape.width // shape.heads, spherical=spherical)
-        self.blocks = nn.ModuleList(Block(shape.width, shape.heads, spherical=spherical) for _ in range(shape.depth))
+        self.blocks = nn.ModuleList(Block(shape.width, shape.heads) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(shape.width, eps=1e-5)
         # The official adapter normalises every tap once more, with weights of its own.
         self.tap_norm = nn.LayerNorm(shape.width, eps=1e-5)
@@ -58,10 +58,10 @@ class VisionTransformer(nn.Module):
         batch, width, rows, columns = patches.shape
         prefix = torch.cat([self.cls_token, self.storage_tokens], dim=1).expand(batch, -1, -1)
         tokens = torch.cat([prefix, patches.flatten(2).transpose(1, 2)], dim=1)
-        angles = self.rope_embed(rows, columns)
+        rotation = self.rope_embed(rows, columns, prefix=prefix.shape[1])
         taps = []
         for index, block in enumerate(self.blocks):
-            tokens = block(tokens, angles)
+            tokens = block(tokens, rotation)
             if index in self.shape.taps:
                 tap = self.tap_norm(self.norm(tokens)[:, 1 + STORAGE_TOKENS :])
                 if self.token_stretch:

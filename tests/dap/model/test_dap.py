@@ -4,11 +4,13 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from dap.errors import InvalidParameter
-from dap.model.attention import whole_frequencies
+from dap.model.attention import RotaryAngles, whole_frequencies
 from dap.model.config import NetworkConfig
 from dap.model.dap import DapNetwork, PixelNetwork
+from dap.model.layers import upsample
 from dap.model.vit import stretch_tokens
 
 
@@ -93,6 +95,24 @@ def test_longitude_frequencies_are_different_whole_numbers_from_1() -> None:
     assert whole_frequencies(8, highest=32) == [1, 2, 3, 4, 7, 12, 20, 32]
     assert whole_frequencies(16)[0] == 1
     assert len(set(whole_frequencies(16))) == 16
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_the_rotary_embedding_turns_patches_and_not_the_tokens_before_them(spherical: bool) -> None:
+    rotation = RotaryAngles(8, spherical=spherical)(2, 4, prefix=3)
+    tokens = torch.randn(1, 3 + 8, 2, 1, 8)
+    turned = rotation.turn(tokens)
+    torch.testing.assert_close(turned.norm(dim=-1)[:, 3:], tokens.norm(dim=-1)[:, 3:])
+    assert not torch.isclose(turned, tokens)[:, 3:].all(dim=-1).any()
+    by_latitude = torch.tensor([True, True, False, False] * 2)  # the first half of the angles, then the pairs' others
+    expected = tokens[:, :3] * by_latitude if spherical else tokens[:, :3]
+    assert torch.equal(turned[:, :3], expected)
+
+
+def test_a_resize_by_a_whole_factor_is_the_resize_to_that_size() -> None:
+    maps = torch.randn(1, 2, 3, 5)
+    expected = F.interpolate(maps, (6, 15), mode="bilinear", align_corners=True)
+    assert torch.equal(upsample(maps, (6, 15), spherical=False), expected)
 
 
 def test_stretching_n_minus_1_tokens_to_n_follows_half_pixel_centres() -> None:
