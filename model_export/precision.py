@@ -18,6 +18,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from dap.graph import GraphPrecision
+from model_export.attention import spelt_out
 
 _FIRST = (
     "network.encoder.stem.",
@@ -61,6 +62,7 @@ def lowered(model: onnx.ModelProto, precision: GraphPrecision, float32_layers: S
         precision: `bf16` or `fp16`.
         float32_layers: beginnings of the names of parameters whose layers stay float32.
     """
+    model = spelt_out(model)
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     work = _Lowering(changed.graph, precision, _names_of_type(model, TensorProto.FLOAT))

@@ -68,8 +68,9 @@ def build_plan(path: Path, input_size: tuple[int, int], ranges: BatchRanges, tim
 
 
 def cast_pixels(model: bytes) -> bytes:
-    """The same ONNX graph, in which nothing but a cast to float32 sees the uint8 pixels.
+    """The same ONNX graph in plain operators, in which nothing but a cast to float32 sees the uint8 pixels.
 
+    Attention is an operator of ONNX Runtime's in the file, beside a function that spells it out (`dap export`).
     TensorRT takes uint8 as the input of a network and nowhere else, not even to transpose it or to ask for its shape
     (onnx-tensorrt, docs/operators.md; TensorRT operators, Shape). All 256 values are exact in every type they are cast
     to later.
@@ -79,11 +80,12 @@ def cast_pixels(model: bytes) -> bytes:
     """
     try:
         import onnx
+        import onnx.inliner
     except ImportError as error:
         raise EngineUnavailable(
             "Building a TensorRT plan needs onnx, which is not installed: pip install 'depth-any-panorama[gpu]'."
         ) from error
-    proto = onnx.load_model_from_string(model)
+    proto = onnx.inliner.inline_local_functions(onnx.load_model_from_string(model))
     graph = proto.graph
     for node in graph.node:
         node.input[:] = [_FLOAT_INPUT if name == INPUT else name for name in node.input]

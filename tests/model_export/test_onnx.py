@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from dap.engines import create_engine
 from dap.errors import ExportError, InvalidParameter, VerificationFailed
@@ -58,7 +59,19 @@ def test_inputs_and_outputs_are_those_of_every_model(exported: Path) -> None:
         "depth": ("FLOAT", ["batch", 64, 128]),
         "in_range": ("FLOAT", ["batch", 4, 64, 128]),
     }
-    assert (model.ir_version, [entry.version for entry in model.opset_import]) == (10, [20])
+    assert model.ir_version == 10
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": 20, "com.microsoft": 1}
+
+
+def test_what_is_enlarged_by_whole_factors_says_so(exported: Path) -> None:
+    """By factors ONNX Runtime keeps the layout of its convolutions through a resize, by sizes it does not."""
+    model = onnx.load(exported)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    resizes = [node for node in model.graph.node if node.op_type == "Resize"]
+    assert resizes
+    for node in resizes:
+        _, _, factors = node.input
+        np.testing.assert_array_equal(constants[factors], [1, 1, 2, 2])
 
 
 def test_the_file_holds_nothing_of_the_machine_it_was_made_on(exported: Path) -> None:
