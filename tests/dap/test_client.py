@@ -32,6 +32,7 @@ from dap.errors import (
     NotAPanorama,
     NotReady,
     Overloaded,
+    ResolutionNotOffered,
     Unavailable,
     UnexpectedAnswer,
 )
@@ -124,9 +125,11 @@ class TestAgainstTheService:
     async def test_every_parameter_arrives(self, picture: bytes) -> None:
         async with service() as client:
             depth_map = await client.depth(
-                picture, range=None, size=(16, 32), seam="blend", upsample="guided", nadir_mask=30.0
+                picture, range=None, size=(16, 32), seam="blend", upsample="guided", nadir_mask=30.0, resolution=SIZE
             )
-            assert (depth_map.range, depth_map.size) == (None, (16, 32))
+            assert (depth_map.range, depth_map.size, depth_map.resolution) == (None, (16, 32), SIZE)
+            with pytest.raises(ResolutionNotOffered, match="dap-s is offered at 64x32"):
+                await client.depth(picture, resolution=(64, 128))
             assert depth_map.valid.any(axis=1).tolist() == [True] * 13 + [False] * 3
             with pytest.raises(InvalidParameter, match="camera_height"):
                 await client.depth(picture, camera_height=-1.0)
