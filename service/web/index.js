@@ -2,7 +2,7 @@
 
 const element = (id) => document.getElementById(id);
 // Which of the choices each path knows: the service refuses what it does not.
-const DEPTH = ["range", "upsample", "camera_height", "nadir_mask", "seam"];
+const DEPTH = ["range", "resolution", "upsample", "camera_height", "nadir_mask", "seam"];
 const CHOICES = {
   "/depth": DEPTH,
   "/pointcloud": [...DEPTH, "frame", "max_edge"],
@@ -21,9 +21,21 @@ function address(path, format) {
   return `${path}?${query}`;
 }
 
+function authorization() {
+  return element("key").value ? { Authorization: `Bearer ${element("key").value}` } : {};
+}
+
+// A model that is offered at one resolution leaves nothing to choose.
+async function offerResolutions() {
+  const answer = await fetch("/models", { headers: authorization() });
+  const [model] = answer.ok ? (await answer.json()).models : [{ resolutions: [] }];
+  const offered = model.resolutions.length > 1 ? model.resolutions : [];
+  element("resolution").replaceChildren(...offered.map((name) => new Option(name)));
+  element("resolutions").hidden = !offered.length;
+}
+
 async function post(path, format, accept) {
-  const headers = { Accept: accept };
-  if (element("key").value) headers.Authorization = `Bearer ${element("key").value}`;
+  const headers = { Accept: accept, ...authorization() };
   const answer = await fetch(address(path, format), { method: "POST", body: panorama, headers, signal: running.signal });
   if (answer.ok) return answer;
   if (answer.status === 401) element("locked").hidden = false;
@@ -115,6 +127,7 @@ element("file").addEventListener("change", (event) => take(event.target.files[0]
 element("options").addEventListener("change", (event) => event.target !== element("key") && show());
 element("options").addEventListener("submit", (event) => {
   event.preventDefault();
+  if (!element("resolution").length) offerResolutions(); // the key may open what was locked before
   show();
 });
 element("downloads").addEventListener("click", (event) => {
@@ -126,3 +139,4 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   take(event.dataTransfer.files[0]);
 });
+offerResolutions();

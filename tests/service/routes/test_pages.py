@@ -54,13 +54,14 @@ async def test_the_page_offers_a_download_of_each_format_and_every_choice_there_
     assert sorted(offered) == sorted((path, name) for path, formats in registries.items() for name in formats)
 
     def choices(name: str) -> set[str]:
-        (select,) = re.findall(rf'<select name="{name}">(.*?)</select>', page)
+        (select,) = re.findall(rf'<select name="{name}"[^>]*>(.*?)</select>', page)
         return {value or text for value, text in re.findall(r'<option(?: value="([^"]+)")?[^>]*>([^<]*)', select)}
 
     assert choices("range") == {*(f"{metres:g}" for metres in RANGES), "none"}
     assert choices("upsample") == set(UPSAMPLES)
     assert choices("colormap") == set(COLORMAPS)
     assert choices("frame") == set(FRAMES)
+    assert choices("resolution") == set()  # until the page has asked which there are
 
 
 async def test_what_can_be_changed_or_pressed_on_the_page_has_a_name(client) -> None:
