@@ -53,10 +53,11 @@ class Row:
         per_s: panoramas a second, by the median.
         times: how many times as fast as the reference: the median of the rounds' ratios.
         cpu_ms: processor milliseconds of a panorama.
-        peak_mb: in memory at most, beyond what its libraries take when they are loaded; of `loading_mb` and
-            `running_mb` the greater.
+        peak_mb: in memory at most, libraries included; of `loading_mb` and `running_mb` the greater.
         peak_of_reference: that as a part of the reference's.
-        loading_mb: in memory at most, up to the end of the first run, libraries included.
+        grown_mb: the same beyond what its libraries take when they are loaded: weights, and what is computed.
+        grown_of_reference: that as a part of the reference's.
+        loading_mb: in memory at most, up to the end of the first run.
         running_mb: likewise since then.
         imported_mb: of the libraries alone.
         device_mb: of the GPU's memory, as its driver counts, what CUDA itself needs included; None on a CPU.
@@ -79,6 +80,8 @@ class Row:
     cpu_ms: float
     peak_mb: float
     peak_of_reference: float
+    grown_mb: float
+    grown_of_reference: float
     loading_mb: float
     running_mb: float
     imported_mb: float
@@ -268,6 +271,8 @@ def row_of(
         cpu_ms=1000 * sum(turn.cpu_s for turn in record.turns) / (heat.batch * len(ascending)),
         peak_mb=record.peak_mb,
         peak_of_reference=record.peak_mb / reference.peak_mb,
+        grown_mb=record.grown_mb,
+        grown_of_reference=record.grown_mb / reference.grown_mb,
         loading_mb=record.ready.loading_mb,
         running_mb=record.running_mb,
         imported_mb=record.ready.imported_mb,
@@ -302,7 +307,15 @@ def as_markdown(result: Result) -> str:
     on_device = any(row.device_mb is not None for row in result.rows)
     lines = [f"{result.subject}, {width}x{height}", "", _counted(result), ""]
     columns = ["runs", "range", "batch", "p50 ms", "p90 ms", "panoramas/s", "times", "CPU ms each", "peak MB", "of it"]
-    columns += ["running MB", *(["GPU MB"] if on_device else []), "TFLOP/s", "of a product", "ln depth, max", "mean"]
+    columns += [
+        "beyond libraries MB",
+        "of it",
+        *(["GPU MB"] if on_device else []),
+        "TFLOP/s",
+        "of a product",
+        "ln depth, max",
+        "mean",
+    ]
     lines += _table(columns, [_cells(row, on_device) for row in result.rows])
     lines += ["", *_table(["runs", "range", "batch", "panoramas an hour", "a euro"], list(map(_costs, result.rows)))]
     return "\n".join([*lines, *(["", *_left_out(result)] if result.left_out else [])])
@@ -329,7 +342,8 @@ def _cells(row: Row, on_device: bool) -> list[str]:
         f"{row.cpu_ms:.0f}",
         f"{row.peak_mb:.0f}",
         f"{row.peak_of_reference:.2f}",
-        f"{row.running_mb:.0f}",
+        f"{row.grown_mb:.0f}",
+        f"{row.grown_of_reference:.2f}",
         *([_or_dash(row.device_mb, ".0f")] if on_device else []),
         _or_dash(row.tflops, ".3g"),
         _or_dash(row.of_product, ".0%"),

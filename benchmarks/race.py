@@ -51,8 +51,13 @@ class Record:
 
     @property
     def peak_mb(self) -> float:
-        """In memory at most at any time, beyond what the libraries take when they are loaded."""
-        return max(self.ready.loading_mb, self.running_mb) - self.ready.imported_mb
+        """In memory at most at any time, libraries included."""
+        return max(self.ready.loading_mb, self.running_mb)
+
+    @property
+    def grown_mb(self) -> float:
+        """The same beyond what the libraries take when they are loaded: weights, and what is computed."""
+        return self.peak_mb - self.ready.imported_mb
 
     @property
     def rate(self) -> float:
