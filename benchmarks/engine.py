@@ -306,16 +306,9 @@ def as_markdown(result: Result) -> str:
     height, width = result.size
     on_device = any(row.device_mb is not None for row in result.rows)
     lines = [f"{result.subject}, {width}x{height}", "", _counted(result), ""]
-    columns = ["runs", "range", "batch", "p50 ms", "p90 ms", "panoramas/s", "times", "CPU ms each", "peak MB", "of it"]
-    columns += [
-        "beyond libraries MB",
-        "of it",
-        *(["GPU MB"] if on_device else []),
-        "TFLOP/s",
-        "of a product",
-        "ln depth, max",
-        "mean",
-    ]
+    columns = ["runs", "range", "batch", "p50 ms", "p90 ms", "panoramas/s", "times", "CPU ms each"]
+    columns += ["peak MB", "of it", "beyond libraries MB", "of it", *(["GPU MB"] if on_device else [])]
+    columns += ["TFLOP/s", "of a product", "ln depth, max", "mean"]
     lines += _table(columns, [_cells(row, on_device) for row in result.rows])
     lines += ["", *_table(["runs", "range", "batch", "panoramas an hour", "a euro"], list(map(_costs, result.rows)))]
     return "\n".join([*lines, *(["", *_left_out(result)] if result.left_out else [])])
