@@ -13,6 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from dap.engines.base import parse_device
 from dap.engines.cuda import CudaDevice
+from dap.engines.memory import give_back
 from dap.errors import EngineUnavailable, ModelFileInvalid
 from dap.graph import without_range
 
@@ -176,7 +177,7 @@ def new_session(path: Path, threads: int, providers: Providers, *, in_range: boo
     options.log_severity_level = 4  # what is less than fatal comes as an exception
     source = path if in_range else without_range(path.read_bytes())
     try:
-        return ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
+        session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except native.NotImplemented as error:
         raise EngineUnavailable(
             f"ONNX Runtime cannot run {path.name} here: {_first_line(error)}. Of lower precisions its CPU provider "
@@ -185,6 +186,9 @@ def new_session(path: Path, threads: int, providers: Providers, *, in_range: boo
     except FAILURES as error:
         detail = _first_line(error).replace(str(path), path.name)
         raise ModelFileInvalid(f"ONNX Runtime cannot load {path.name}: {detail}") from error
+    # Loading leaves a third of the weights' size in free blocks: 2042 MB for a ViT-L, 1518 without them.
+    give_back()
+    return session
 
 
 def _first_line(error: Exception) -> str:
