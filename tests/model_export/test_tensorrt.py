@@ -26,7 +26,20 @@ from tests.model_export.test_verify import PERFECT
 # Of the operators that TensorRT 10.15 supports (onnx-tensorrt, docs/operators.md), those that exports use. One that is
 # not among them is to be looked up there, with its restrictions.
 SUPPORTED = {
-    *("Add", "Cast", "Clip", "Concat", "Conv", "ConvTranspose", "Cos", "DequantizeLinear", "Div", "Exp", "Expand"),
+    *(
+        "Add",
+        "Cast",
+        "Clip",
+        "Concat",
+        "Constant",
+        "Conv",
+        "ConvTranspose",
+        "Cos",
+        "DequantizeLinear",
+        "Div",
+        "Exp",
+        "Expand",
+    ),
     *(
         "Gather",
         "Gelu",
