@@ -123,12 +123,12 @@ class DiscriminatorConfig:
             (Spearman with their true AbsRel 0.0 indoors, +0.05 outdoors; below zero is right), those of `grey` do
             outdoors (-0.24 to -0.33; the best quarter has 24 to 32% less AbsRel than a random one) and not indoors
             (+0.07).
-        sky: whether it sees where sky is, in a plane of its own; else sky is a hole, as the loaders suggest. A labeler
-            that takes a white ceiling for sky is wrong where nobody else looks, and one that sees much sky outdoors is
-            right about most of the rest.
+        sky: whether it sees where sky is, in a plane of its own; else sky is a hole, as the loaders suggest, and a
+            labeler that takes a white ceiling for sky is wrong where nobody looks.
         target: what it is taught to answer to the patches of a prediction: `zero`, as a GAN's discriminator, or
             `graded`, how right each is; see `training.discriminator.patch_targets`. Choices, both: the paper says that
-            it tells truth from prediction.
+            it tells truth from prediction. On rendered scenes the labels that it selects have 18% less error than as
+            many at random if it is graded, and 8% more if it is not (docs/training-results.md).
         steepness: how fast a graded target falls with the logarithm of the ratio of prediction and truth: 2 gives half
             for a depth that is wrong by a factor of 1.4.
         augmentation: how the light, colour and sharpness of a picture change before the labeler says its depth and the
