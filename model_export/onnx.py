@@ -22,7 +22,7 @@ from dap.graph import GraphMetadata
 from dap.model.dap import DapNetwork, PixelNetwork
 from dap.panorama import resize_pixels
 from model_export import precision, quantize
-from model_export.attention import TRANSLATIONS, say_meaning
+from model_export.attention import TRANSLATIONS, fuse_rotary, say_meaning
 from model_export.precision import lowered
 from model_export.quantize import Quantizer
 from model_export.samples import scene_panoramas
@@ -135,6 +135,7 @@ def to_graph(network: PixelNetwork, metadata: GraphMetadata) -> onnx.ModelProto:
         raise ExportError("torch gave no ONNX program.")
     graph: onnx.ModelProto = program.model_proto
     _strip(graph)
+    fuse_rotary(graph)
     say_meaning(graph)
     graph.graph.name = metadata.name
     onnx.helper.set_model_props(graph, metadata.entries())

@@ -1,4 +1,4 @@
-"""Attention as one operator that ONNX Runtime has a kernel for, and as a function that anything else can read."""
+"""Attention as operators that ONNX Runtime has kernels for, and as functions that anything else can read."""
 
 import json
 from pathlib import Path
@@ -11,22 +11,28 @@ import pytest
 from dap.engines import create_engine
 from dap.errors import ExportError
 from dap.models import find_model
-from model_export.attention import DOMAIN, OPERATOR, attention, spelt_out
+from model_export.attention import ATTENTION, DOMAIN, ROTARY, attention, fuse_rotary, spelt_out
 
 PANORAMAS = np.random.default_rng(6).integers(0, 256, (2, 64, 128, 3), dtype=np.uint8)
 
 
-def test_each_block_has_one_operator_for_attention(exported: Path) -> None:
+def test_each_block_has_one_operator_to_turn_queries_and_keys_and_one_for_attention(exported: Path) -> None:
     """The network has two blocks."""
-    operators = [node for node in onnx.load(exported).graph.node if node.domain]
-    assert [(node.domain, node.op_type) for node in operators] == [(DOMAIN, OPERATOR)] * 2
-    assert "Softmax" not in {node.op_type for node in onnx.load(exported).graph.node}
+    nodes = onnx.load(exported).graph.node
+    assert [(node.domain, node.op_type) for node in nodes if node.domain] == [(DOMAIN, ROTARY), (DOMAIN, ATTENTION)] * 2
+    assert "Softmax" not in {node.op_type for node in nodes}
+
+
+def test_a_graph_without_a_rotary_embedding_stays_as_it_is(exported: Path) -> None:
+    model = onnx.load(exported)
+    fuse_rotary(model)
+    assert model == onnx.load(exported)
 
 
 def test_every_operator_that_is_not_plain_onnx_is_a_function_of_the_file(exported: Path) -> None:
     model = onnx.load(exported)
-    assert [(function.domain, function.name) for function in model.functions] == [(DOMAIN, OPERATOR)]
-    assert {node.domain for node in model.functions[0].node} == {""}
+    assert {(function.domain, function.name) for function in model.functions} == {(DOMAIN, ATTENTION), (DOMAIN, ROTARY)}
+    assert {node.domain for function in model.functions for node in function.node} == {""}
 
 
 def test_spelt_out_it_is_plain_onnx_and_gives_the_same_metres(exported: Path, tmp_path: Path) -> None:
@@ -41,7 +47,7 @@ def test_spelt_out_it_is_plain_onnx_and_gives_the_same_metres(exported: Path, tm
     np.testing.assert_allclose(fused.in_range, by_function.in_range, atol=1e-5)
 
 
-def test_onnx_runtime_takes_its_kernel_although_the_file_has_a_function(exported: Path, tmp_path: Path) -> None:
+def test_onnx_runtime_takes_its_kernels_although_the_file_has_functions(exported: Path, tmp_path: Path) -> None:
     options = ort.SessionOptions()
     options.enable_profiling = True
     options.profile_file_prefix = str(tmp_path / "profile")
@@ -49,7 +55,7 @@ def test_onnx_runtime_takes_its_kernel_although_the_file_has_a_function(exported
     session.run(["depth"], {"panorama": PANORAMAS})
     events = json.loads(Path(session.end_profiling()).read_text())
     kernels = [event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time")]
-    assert kernels.count(OPERATOR) == 2
+    assert (kernels.count(ROTARY), kernels.count(ATTENTION)) == (2, 2)
     assert "Softmax" not in kernels
 
 
