@@ -8,7 +8,6 @@ import functools
 import json
 import math
 import statistics
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +19,7 @@ import numpy.typing as npt
 import dap.engines  # noqa: F401 - ONNX Runtime's telemetry is off before it is loaded
 from benchmarks import ceiling
 from benchmarks.ceiling import Ceilings
-from benchmarks.roofline import Call, Roofline, parts_of
+from benchmarks.roofline import Call, Roofline, parts_of, timed_in_turns
 
 _BYTES = {"float": 4, "double": 8, "float16": 2, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
 _VIEWS = {"Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"}
@@ -46,20 +45,14 @@ def measure(
     feed = {"panorama": pixels}
     with TemporaryDirectory(prefix="dap-profile-") as folder:
         plain, profiled = (_session(path, threads, prefix) for prefix in (None, Path(folder) / "ort"))
-        works: tuple[Callable[[], object], ...] = (multiply, move, functools.partial(plain.run, None, feed))
-        taken: list[list[float]] = [[] for _ in works]
-        for work in works:
-            work()
-        profiled.run(None, feed)
-        for _ in range(rounds):
-            for work, seconds in zip(works, taken, strict=True):
-                started = time.perf_counter()
-                work()
-                seconds.append(time.perf_counter() - started)
-            profiled.run(None, feed)
-            advance(1)
+        works: list[Callable[[], object]] = [
+            multiply,
+            move,
+            *(functools.partial(one.run, None, feed) for one in (plain, profiled)),
+        ]
+        taken = timed_in_turns(works, rounds, advance)
         events = json.loads(Path(profiled.end_profiling()).read_text())
-    product_s, copy_s, whole_s = map(statistics.median, taken)
+    product_s, copy_s, whole_s, _ = map(statistics.median, taken)
     ceilings = Ceilings(flop / product_s, moved / copy_s)
     return Roofline(ceilings, parts_of(calls_of(events, rounds), ceilings), whole_s)
 
@@ -114,6 +107,8 @@ def _session(path: Path, threads: int, profile: Path | None) -> Any:
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    # As the engine has it; threads that spin would slow down the product and the copy that come next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
     if profile is not None:
         options.enable_profiling = True

@@ -146,17 +146,28 @@ def measure(
         with looking(whole, on, calls):
             run()
 
-    run()  # what is lazy in libraries and allocators
-    taken: dict[Callable[[], None], list[float]] = {work: [] for work in (multiply, move, run, look)}
+    taken = timed_in_turns((multiply, move, run, look), rounds, advance)
+    for call in calls:
+        del call.seconds[:-rounds]
+    product_s, copy_s, whole_s, _ = map(statistics.median, taken)
+    ceilings = Ceilings(flop / product_s, moved / copy_s)
+    return Roofline(ceilings, parts_of(calls, ceilings), whole_s)
+
+
+def timed_in_turns(
+    works: Sequence[Callable[[], object]], rounds: int, advance: Callable[[int], None]
+) -> list[list[float]]:
+    """Seconds of each work in each round, one after the other; before, each runs once for what is lazy in it."""
+    taken: list[list[float]] = [[] for _ in works]
+    for work in works:
+        work()
     for _ in range(rounds):
-        for work, seconds in taken.items():
+        for work, seconds in zip(works, taken, strict=True):
             started = time.perf_counter()
             work()
             seconds.append(time.perf_counter() - started)
         advance(1)
-    product_s, copy_s, whole_s = (statistics.median(taken[work]) for work in (multiply, move, run))
-    ceilings = Ceilings(flop / product_s, moved / copy_s)
-    return Roofline(ceilings, parts_of(calls, ceilings), whole_s)
+    return taken
 
 
 def parts_of(calls: Iterable[Call], ceilings: Ceilings) -> tuple[Part, ...]:
