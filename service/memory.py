@@ -10,6 +10,8 @@ import asyncio
 import ctypes
 from collections.abc import Callable
 
+from dap.engines.memory import give_back
+
 # mallopt(3). Larger blocks go back to the system the moment they are freed, smaller ones wait for the next panorama.
 # One arena for all threads: what one has freed the next can use, and of any other arena malloc_trim leaves the top.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -25,13 +27,6 @@ def keep_what_is_freed() -> None:
         libc.mallopt(_M_ARENA_MAX, 1)
         libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK_BYTES)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-
-
-def give_back() -> None:
-    """Return to the system what is free now. Takes some milliseconds."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
 
 
 async def give_back_when_idle(begun: Callable[[], int], in_progress: Callable[[], int]) -> None:

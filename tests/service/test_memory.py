@@ -72,7 +72,8 @@ def test_what_was_freed_is_kept_until_it_is_given_back() -> None:
     program = """if True:
         import re
         from pathlib import Path
-        from service.memory import give_back, keep_what_is_freed
+        from dap.engines.memory import give_back
+        from service.memory import keep_what_is_freed
 
         def megabytes():
             return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
