@@ -89,7 +89,7 @@ class Discriminator(nn.Module):
                 nn.init.normal_(parameter, std=0.02, generator=generator)
 
     def forward(self, images: Tensor) -> Tensor:
-        """How true each patch looks, one for truth and zero for predictions.
+        """How true each patch looks: one for truth, less for predictions.
 
         Args:
             images: float32 (B, P, h, w), P the configuration's `planes`: depth as `alike` and `depth_images` give it,
@@ -190,9 +190,9 @@ def patch_targets(true: Tensor, predicted: Tensor, config: DiscriminatorConfig) 
         config: see there.
     """
     step = _PATCH_STEP * _block("depth", true.shape[1:], config)
-    shared = visible(true, config) & visible(predicted, config)
     if config.target == "zero":
         return F.avg_pool2d(torch.zeros_like(true), step)
+    shared = visible(true, config) & visible(predicted, config)
     both = usable(true) & usable(predicted)
     ratio = torch.where(both, predicted, 1.0) / torch.where(both, true, 1.0)
     right = torch.where(
