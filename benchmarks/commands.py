@@ -2,11 +2,11 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -23,6 +23,8 @@ from demo.run import SAMPLE
 
 BATCHES = {"cpu": (1,), "cuda": (1, 4, 8, 16)}
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 _PANORAMA = click.option(
     "--panorama",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -31,9 +33,17 @@ _PANORAMA = click.option(
     help="JPEG that is sent.",
 )
 _MODEL = click.option("--model", default="dap-s", show_default=True, help="Name or file.")
+_SIZE = click.option("--size", type=PixelSize(), help="WxH of the input; by default the model's own.")
+_DEVICE = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 _JSON = click.option(
     "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the numbers here."
 )
+
+
+def _network(default: str) -> Callable[[Command], Command]:
+    """The option `--model` of commands that can also run a network that nobody trained."""
+    told = "Name or file; vit-s, vit-b or vit-l: the official network in that size, untrained."
+    return click.option("--model", default=default, show_default=True, help=told)
 
 
 @click.group()
@@ -119,12 +129,7 @@ def soak(model: str, panorama: Path, requests: int, clients: int, json_path: Pat
 
 
 @bench.command()
-@click.option(
-    "--model",
-    default="dap-s",
-    show_default=True,
-    help="Name or file; vit-s, vit-b or vit-l: the official network in that size, untrained.",
-)
+@_network("dap-s")
 @click.option("--against", help="The checkpoint of an exported model: a name or a file.")
 @click.option(
     "--file",
@@ -140,7 +145,7 @@ def soak(model: str, panorama: Path, requests: int, clients: int, json_path: Pat
     help="ENGINE:PRECISION, first the one that the others are compared with. By default eager:fp32, which is the plain "
     "network, torch:fp32 and onnx:fp32; on a GPU eager:fp32, eager:bf16 and torch:bf16. What is not exported will be.",
 )
-@click.option("--size", type=PixelSize(), help="WxH of the input; by default the model's own.")
+@_SIZE
 @click.option(
     "--batch", "batches", type=click.IntRange(min=1), multiple=True, help="By default 1; on a GPU 1, 4, 8, 16."
 )
@@ -153,7 +158,7 @@ def soak(model: str, panorama: Path, requests: int, clients: int, json_path: Pat
     show_default=True,
     help="With range masks, or without.",
 )
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@_DEVICE
 @threads_option
 @_PANORAMA
 @click.option("--seconds", default=2.0, show_default=True, help="Of each turn; one run takes what it takes.")
@@ -202,15 +207,10 @@ def engine(
 
 
 @bench.command()
-@click.option(
-    "--model",
-    default="vit-s",
-    show_default=True,
-    help="Name or file; vit-s, vit-b or vit-l: the official network in that size, untrained.",
-)
-@click.option("--size", type=PixelSize(), help="WxH of the input; by default the model's own.")
+@_network("vit-s")
+@_SIZE
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Panoramas at a time.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@_DEVICE
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @threads_option
 @_PANORAMA
