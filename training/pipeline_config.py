@@ -258,7 +258,7 @@ def _dap_s() -> PipelineConfig:
             report=replace(stage.report, evaluate=425),
         ),
         stage_3_from="stage-2",
-        # As it was when the bundled weights were made.
+        # As it was when the bundled weights were made, but that its learning rate did not fall then.
         discriminator=DiscriminatorConfig(
             height=128,
             sky=False,
@@ -344,7 +344,7 @@ def _ablation() -> PipelineConfig:
         optimizer=OptimizerConfig(warmup_steps=100, cooldown_steps=250),
         report=replace(selection.stage_1.report, evaluate=1000),
     )
-    return replace(selection, stage_1=stage, held_out=0.1)
+    return replace(selection, stage_1=stage, held_out=0.2)
 
 
 def _smoke() -> PipelineConfig:
