@@ -11,14 +11,26 @@ from dap.models import Model, model_file
 from dap.resolutions import batch_limit
 
 EngineName = Literal["auto", "onnx", "torch", "tensorrt"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Execution = Literal["auto", "eager", "graphs", "compiled"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+EXECUTIONS: tuple[Execution, ...] = get_args(Execution)
 
 # ONNX Runtime's own builds report to its maker unless this is set before it is loaded; this package always is.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__all__ = ["ENGINES", "PRECISIONS", "Engine", "EngineName", "Inference", "Precision", "create_engine"]
+__all__ = [
+    "ENGINES",
+    "EXECUTIONS",
+    "PRECISIONS",
+    "Engine",
+    "EngineName",
+    "Execution",
+    "Inference",
+    "Precision",
+    "create_engine",
+]
 
 
 def create_engine(
@@ -28,6 +40,7 @@ def create_engine(
     device: str = "auto",
     threads: int | None = None,
     precision: Precision = "fp32",
+    execution: Execution = "auto",
     max_batch_size: int = 4,
     gpu_arena_gb: float | None = None,
 ) -> Engine:
@@ -42,8 +55,11 @@ def create_engine(
             says which and why. `cuda,cpu` lets the CPU stand in for a GPU that does not start, with a warning.
         threads: how many work on one batch on the CPU; by default as many as the cores this process may use. More than
             that slows every batch down, fewer leave cores for other work.
-        precision: of the torch engine: `bf16` runs convolutions and matrix products in bfloat16. An exported file has
-            its precision inside.
+        precision: of the torch engine: `bf16` and `fp16` run convolutions and matrix products in bfloat16 or float16,
+            but for those that need float32. An exported file has its precision inside.
+        execution: of the torch engine on a GPU: `eager` launches kernel by kernel, `graphs` records batches as CUDA
+            graphs, `compiled` has torch.compile fuse kernels first, while it is warmed, which takes minutes; `auto` is
+            `graphs`.
         max_batch_size: panoramas that run together at most, see `dap.resolutions.batch_limit` for those of another size
             than the model's input size; the tensorrt engine builds its plans for it, and runs larger batches in parts.
             The others take any.
@@ -69,6 +85,8 @@ def create_engine(
         raise EngineUnavailable(f"The torch engine runs checkpoints, and {model.name} is an exported file: use onnx.")
     if gpu_arena_gb is not None and (engine == "tensorrt" or not exported):
         raise EngineUnavailable("gpu_arena_gb limits the onnx engine alone: expected none for any other.")
+    if execution != "auto" and exported:
+        raise EngineUnavailable(f"The execution {execution} is of the torch engine alone: expected none for any other.")
     if exported:
         if precision != "fp32":
             raise EngineUnavailable(
@@ -84,7 +102,7 @@ def create_engine(
         raise EngineUnavailable(
             f"The torch engine needs {error.name}, which is not installed: pip install 'depth-any-panorama[export]'."
         ) from None
-    return TorchEngine(path, model, device=device, threads=threads, precision=precision)
+    return TorchEngine(path, model, device=device, threads=threads, precision=precision, execution=execution)
 
 
 def _onnx(device: str, threads: int | None, gpu_arena_gb: float | None) -> Callable[[Model], Engine]:

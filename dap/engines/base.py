@@ -47,8 +47,8 @@ class Engine(Protocol):
         input_size: (H, W) in pixels of the panoramas it is best given: the first of `sizes`.
         sizes: (H, W) of all panoramas that it takes; those of a batch are of one size.
         thresholds: metres, ascending; the channels of `Inference.in_range`.
-        lanes: runs that may be in progress at a time. Where there are several, panoramas are best run one by one and
-            side by side; where there is one, in batches.
+        lanes: runs that may be in progress at a time. Where there are several on the CPU, panoramas are best run one by
+            one and side by side; else in batches. On a GPU one batch is copied while another is worked on.
     """
 
     name: str

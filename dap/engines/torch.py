@@ -1,32 +1,34 @@
-"""The engine `torch`: checkpoints in eager torch, on the CPU or on a CUDA device; what exports are held against."""
+"""The engine `torch`: checkpoints in torch, on the CPU or on a CUDA device; what exports are held against."""
 
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from dap.engines import Precision
+from dap.engines import Execution, Precision
 from dap.engines.base import Inference, check_finite, check_panoramas, parse_device
 from dap.engines.cores import available_cores
 from dap.engines.failures import as_engine_error
+from dap.engines.torch_cuda import CudaLanes
 from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid
 from dap.model.checkpoints import load_network
-from dap.model.dap import PixelNetwork
+from dap.model.dap import DapNetwork, PixelNetwork
+from dap.model.precision import lower
 from dap.models import Model
 from dap.resolutions import Size
 
 _log = logging.getLogger(__name__)
 
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class TorchEngine:
-    """Runs a checkpoint, in the official layout or ours. See `dap.engines.base.Engine`."""
+    """Runs a checkpoint, in the official layout or ours. See `dap.engines.base.Engine`, and `torch_cuda` for a GPU."""
 
     name = "torch"
-    lanes = 1
 
     def __init__(
         self,
@@ -36,6 +38,7 @@ class TorchEngine:
         device: str = "auto",
         threads: int | None = None,
         precision: Precision = "fp32",
+        execution: Execution = "auto",
     ) -> None:
         """Load the checkpoint.
 
@@ -44,14 +47,24 @@ class TorchEngine:
             model: what the registry says of it.
             device: `auto`, `cpu`, `cuda` or `cuda:N`; `cuda,cpu` as `dap.engines.create_engine` says.
             threads: torch's, which are the whole process's.
-            precision: `bf16` runs under autocast, the weights stay float32.
+            precision: as `dap.model.precision` has it; `fp16` on a GPU alone. Convolutions that stay float32 run in
+                TF32 there, which costs no depth that could be measured; in `fp32` none do.
+            execution: on a GPU, as `dap.engines.torch_cuda.CudaLanes` has it; `auto` is `graphs` there. The CPU has
+                `eager` alone.
 
         Raises:
             ModelFileInvalid: the file is not the model it should be.
-            EngineUnavailable: the device asked for cannot be had.
+            EngineUnavailable: the device asked for cannot be had, or not so.
         """
         self._device = _choose_device(device)
-        if self._device.type == "cpu":
+        on_gpu = self._device.type == "cuda"
+        if not on_gpu and execution not in ("auto", "eager"):
+            raise EngineUnavailable(f"The execution {execution} is for GPUs, and the torch engine is on the CPU.")
+        if not on_gpu and precision == "fp16":
+            raise EngineUnavailable(
+                "fp16 is for GPUs: torch's kernels for the CPU take up to a hundred times as long in it."
+            )
+        if not on_gpu:
             torch.set_num_threads(threads or available_cores())
         network = load_network(path)
         self.thresholds = network.config.thresholds
@@ -62,37 +75,52 @@ class TorchEngine:
         self.device = str(self._device)
         self.input_size = model.input_size
         self.sizes = model.sizes
-        self._network: PixelNetwork | None = PixelNetwork(network).eval().to(self._device)
-        self._precision = precision
+        self._network: PixelNetwork | None = _prepared(network, precision).to(self._device)
+        self._gpu: CudaLanes | None = None
+        if on_gpu:
+            way = "graphs" if execution == "auto" else execution
+            self._gpu = CudaLanes(self._network, self._device, way, allow_tf32=precision != "fp32")
+        self.lanes = self._gpu.count if self._gpu else 1
 
     def infer(self, panoramas: npt.NDArray[np.uint8], *, in_range: bool = True) -> Inference:
         """See `dap.engines.base.Engine.infer`; any batch size, panoramas of any of the model's sizes."""
         if self._network is None:
             raise EngineError("The engine is closed.")
         check_panoramas(panoramas, self.sizes)
+        pixels = np.require(panoramas, requirements=["C", "W"])
         try:
-            with torch.inference_mode(), self._autocast():
-                pixels = torch.from_numpy(np.require(panoramas, requirements=["C", "W"])).to(self._device)
-                depth, probabilities = self._network(pixels, in_range=in_range)
-                return check_finite(Inference(depth.float().cpu().numpy(), probabilities.float().cpu().numpy()))
+            if self._gpu is not None:
+                return check_finite(self._gpu.run(pixels, in_range=in_range))
+            with torch.inference_mode():
+                depth, probabilities = self._network(torch.from_numpy(pixels), in_range=in_range)
+                return check_finite(Inference(depth.numpy(), probabilities.numpy()))
         except (RuntimeError, MemoryError) as error:
             raise as_engine_error(error, "torch", self.device, len(panoramas)) from error
 
     def warm_up(self, batch_sizes: Sequence[int], size: Size | None = None) -> None:
-        """Run each batch size once."""
-        for batch_size in batch_sizes:
-            self.infer(np.zeros((batch_size, *(size or self.input_size), 3), np.uint8))
+        """Run each batch size once; on a GPU the largest first, whose memory the others share."""
+        for batch_size in sorted(batch_sizes, reverse=True):
+            panoramas = np.zeros((batch_size, *(size or self.input_size), 3), np.uint8)
+            if self._gpu is not None:
+                try:
+                    self._gpu.warm_up(panoramas)
+                except (RuntimeError, MemoryError) as error:
+                    raise as_engine_error(error, "torch", self.device, batch_size) from error
+            self.infer(panoramas)
 
     def close(self) -> None:
         """Drop the network, and give the memory of a CUDA device back."""
-        self._network = None
+        self._network = self._gpu = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self._precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self._device.type, torch.bfloat16)
+
+def _prepared(network: DapNetwork, precision: Precision) -> PixelNetwork:
+    """In evaluation mode and in the types that it runs in, on the CPU."""
+    if precision != "fp32":
+        lower(network, _TYPES[precision])
+    # Pixels come with their channels last; weights in the same layout are not turned round in every run.
+    return PixelNetwork(network).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _choose_device(device: str) -> torch.device:

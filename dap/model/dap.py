@@ -82,8 +82,10 @@ class DapNetwork(nn.Module):
         if not self.added_mask_heads:
             return logits
         logits = torch.cat([logits, *(head(taps, size) for head in self.added_mask_heads)], dim=1)
-        channels = [threshold for head in self.config.mask_heads for threshold in head]
-        return logits[:, [channels.index(threshold) for threshold in self.config.thresholds]]
+        thresholds = [threshold for head in self.config.mask_heads for threshold in head]
+        by_threshold = dict(zip(thresholds, logits.unbind(1), strict=True))
+        # Picked one by one: a list of indices would be copied to a GPU, which a CUDA graph cannot record.
+        return torch.stack([by_threshold[threshold] for threshold in self.config.thresholds], dim=1)
 
     def _activate(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         near, far = self.config.near_m, self.config.far_m

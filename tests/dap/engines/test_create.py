@@ -49,6 +49,11 @@ def test_an_exported_file_keeps_its_precision(exported: Path) -> None:
         create_engine(find_model(exported), precision="bf16")
 
 
+def test_an_exported_file_has_no_execution(exported: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="compiled is of the torch engine alone"):
+        create_engine(find_model(exported), execution="compiled")
+
+
 def test_the_onnx_engine_is_given_the_limit_of_its_arenas(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build = CudaBuild(monkeypatch, starts=True)
     create_engine(find_model(exported), gpu_arena_gb=2.0).close()
