@@ -1,7 +1,7 @@
 """The dynamic batcher: panoramas that arrive while the engine is busy run together in its next batch.
 
 One task owns the queue and is the engine's only caller. Everything but the engine's own run happens on the event loop,
-so nothing here needs a lock. An engine with several lanes runs several batches at a time, of one panorama each.
+so nothing here needs a lock. An engine with several lanes runs several batches at a time.
 
 A batch is formed greedily: what waits when the engine falls idle, in order of arrival, as far as the limits go. On an
 idle service a panorama therefore waits for nothing, and under load batches grow by themselves.
@@ -47,6 +47,7 @@ class BatchLimits:
         lanes: batches that may run at a time.
         size: (H, W) of the panoramas that `items` is said of, and `dap.resolutions.batch_limit` of all others; None
             where it is said of all.
+        prepared: batches have no other numbers of panoramas than those of `counts_at`, for which the engine is warm.
     """
 
     items: int
@@ -55,10 +56,28 @@ class BatchLimits:
     run_s: float = 120.0
     lanes: int = 1
     size: Size | None = None
+    prepared: bool = False
 
     def items_at(self, size: Size) -> int:
         """Panoramas of this size that a batch may hold."""
         return self.items if self.size is None else batch_limit(self.items, size, self.size)
+
+    def counts_at(self, size: Size) -> list[int]:
+        """The numbers of panoramas of this size that a batch may have.
+
+        Where each has to be prepared: 1, 2, 3, 4, 6, 8, 12 and so on, and the largest. All of them up to 256 would take
+        37 times as long to run once each. What waits beyond one of them waits for the next batch: to fill this one up
+        would be work for nobody.
+        """
+        most = self.items_at(size)
+        if not self.prepared:
+            return [*range(1, most + 1)]
+        doubled = {start << times for start in (1, 3) for times in range(most.bit_length())}
+        return sorted({most, *(count for count in doubled if count < most)})
+
+    def next_of(self, waiting: int, size: Size) -> int:
+        """How many of so many panoramas of this size run together next."""
+        return max(count for count in self.counts_at(size) if count <= waiting)
 
 
 @dataclass(frozen=True)
@@ -216,13 +235,13 @@ class Batcher:
         return await item.answer
 
     async def _work(self) -> None:
-        """Every lane, and of several one more, which has the next panorama ready for the lane that is free first.
+        """Every lane. Of several for one panorama each one more has the next ready for the lane that is free first.
 
         Where one dies, all do.
         """
         try:
             async with asyncio.TaskGroup() as lanes:
-                for _ in range(self._limits.lanes + (self._limits.lanes > 1)):
+                for _ in range(self._limits.lanes + (self._limits.lanes > 1 and self._limits.items == 1)):
                     lanes.create_task(self._work_lane())
         except ExceptionGroup as failures:
             first = failures.exceptions[0]
@@ -248,19 +267,15 @@ class Batcher:
     def _take_batch(self) -> list[_Item]:
         """The one that came first, and of those after it as many of its size as fit."""
         self._drop_abandoned()
-        batch: list[_Item] = []
-        rest: deque[_Item] = deque()
-        for item in self._queue:
-            (batch if self._fits(item, among=batch) else rest).append(item)
-        self._queue = rest
+        company = [item for item in self._queue if item.size == self._queue[0].size]
+        batch = company[: self._limits.next_of(len(company), company[0].size)] if company else []
+        taken = set(batch)
+        self._queue = deque(item for item in self._queue if item not in taken)
         if not self._queue:
             self._arrival.clear()
         if not self._has_full_batch():
             self._full.clear()
         return batch
-
-    def _fits(self, item: _Item, among: Sequence[_Item]) -> bool:
-        return not among or (item.size == among[0].size and len(among) < self._limits.items_at(item.size))
 
     def _has_full_batch(self) -> bool:
         waiting = Counter(item.size for item in self._queue)

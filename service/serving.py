@@ -64,6 +64,7 @@ class Served:
 
     model: Model
     engine: Engine
+    limits: BatchLimits
     batcher: Batcher
     loader: ThreadPoolExecutor
     runners: ThreadPoolExecutor
@@ -89,6 +90,7 @@ def open_engine(model: Model, settings: Settings) -> Engine:
         device=settings.device,
         threads=settings.threads,
         precision=settings.precision,
+        execution=settings.execution,
         max_batch_size=settings.max_batch_size,
         gpu_arena_gb=settings.gpu_arena_gb,
     )
@@ -272,28 +274,31 @@ class Serving:
             loader.shutdown(wait=False)
             raise
         settings = self._settings
+        on_gpu = engine.device != "cpu"
         lanes = 1 if settings.batch_delay_s else engine.lanes
         limits = BatchLimits(
-            items=settings.max_batch_size if lanes == 1 else 1,
+            items=settings.max_batch_size if lanes == 1 or on_gpu else 1,
             queued_pixels=settings.max_queued_pixels,
             delay_s=settings.batch_delay_s,
             run_s=settings.engine_timeout_s,
             lanes=lanes,
             size=engine.input_size,
+            prepared=on_gpu,
         )
         runners = ThreadPoolExecutor(lanes, "engine", initializer=give_way)
         batcher = Batcher(engine, runners, limits, self._telemetry.batch_ran, lambda error: self._died(batcher, error))
-        return Served(model, engine, batcher, loader, runners, _Users())
+        return Served(model, engine, limits, batcher, loader, runners, _Users())
 
     async def _warm_up(self, served: Served) -> None:
-        """Run the largest batch of each size once, then one panorama of each through the whole way."""
+        """Run the largest batch of each size once, on a GPU each that may come; then a panorama of each all the way."""
         assert self._rehearse is not None  # noqa: S101 - start() has set it
         loop = asyncio.get_running_loop()
         engine, most = served.engine, self._settings.max_batch_size
         for size in engine.sizes:
             # As many as there are lanes at least: each lane has something to warm.
             largest = max(batch_limit(most, size, engine.input_size), min(engine.lanes, most))
-            await loop.run_in_executor(served.loader, engine.warm_up, [largest], size)
+            counts = served.limits.counts_at(size) if served.limits.prepared else [largest]
+            await loop.run_in_executor(served.loader, engine.warm_up, counts, size)
         served.batcher.start()
         for size in engine.sizes:
             await self._rehearse(served, size)

@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from dap.engines import EngineName, Precision
+from dap.engines import EngineName, Execution, Precision
 from dap.errors import InvalidParameter
 from dap.models import DEFAULT_MODEL
 from dap.resolutions import Size, parse_resolution
@@ -82,8 +82,14 @@ class Settings(BaseSettings):
     )
     precision: Precision = Field(
         default="fp32",
-        description="Numbers that the torch engine computes with; exported files bring their own. Less than fp32 is "
-        "faster on a GPU, and less exact.",
+        description="Numbers that the torch engine computes with, but for what needs fp32; exported files bring their "
+        "own. Less than fp32 is faster on a GPU, and less exact.",
+    )
+    execution: Execution = Field(
+        default="auto",
+        description="How the torch engine runs on a GPU: eager launches kernel by kernel, graphs (auto) launches each "
+        "batch at once, compiled does so with kernels that torch.compile has fused: the start then takes minutes for "
+        "each number of panoramas in a batch, and needs Triton and a C compiler.",
     )
     threads: int | None = Field(
         default=None,

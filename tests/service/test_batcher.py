@@ -93,6 +93,38 @@ async def test_a_batch_takes_no_more_than_its_limit_and_the_rest_comes_next_in_o
     assert [reds(batch) for batch in engine.batches] == [[0], [1, 2], [3]]
 
 
+class TestPrepared:
+    """An engine that is warm for some numbers of panoramas, as on a GPU, gets no other."""
+
+    @pytest.mark.parametrize(
+        ("items", "counts"),
+        [
+            (1, [1]),
+            (2, [1, 2]),
+            (4, [1, 2, 3, 4]),
+            (7, [1, 2, 3, 4, 6, 7]),
+            (16, [1, 2, 3, 4, 6, 8, 12, 16]),
+            (256, [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256]),
+        ],
+    )
+    def test_the_numbers_are_half_an_octave_apart(self, items: int, counts: list[int]) -> None:
+        assert BatchLimits(items=items, queued_pixels=1, prepared=True).counts_at((4, 8)) == counts
+        assert BatchLimits(items=items, queued_pixels=1).counts_at((4, 8)) == [*range(1, items + 1)]
+
+    def test_a_larger_size_has_its_own(self) -> None:
+        limits = BatchLimits(items=40, queued_pixels=1, size=(4, 8), prepared=True)
+        assert limits.counts_at((8, 16)) == [1, 2, 3, 4, 6, 8, 10]
+
+    async def test_what_is_more_than_such_a_number_waits_for_the_next_batch_in_its_place(self, engine) -> None:
+        async with running(engine, BatchLimits(items=8, queued_pixels=1000 * PIXELS, prepared=True)) as batcher:
+            async with busy(engine, batcher):
+                waiting = submit(batcher, *(panorama(red) for red in range(1, 6)))
+                waiting += submit(batcher, panorama(6, height=6), panorama(7))
+                waiting += submit(batcher, panorama(8))
+            await asyncio.gather(*waiting)
+        assert [reds(batch) for batch in engine.batches] == [[0], [1, 2, 3, 4, 5, 7], [6], [8]]
+
+
 class TestSizes:
     """Panoramas of several sizes wait in one queue; those of a batch are of one size."""
 
@@ -222,6 +254,23 @@ class TestLanes:
             assert not batcher.is_alive
         assert EngineError in {type(result) for result in results[1:]}
         assert [str(death) for death in deaths] == ["gone"]
+
+
+class TestLanesOfBatches:
+    """An engine with two lanes, of which each takes a batch, as on a GPU."""
+
+    LIMITS = BatchLimits(items=4, queued_pixels=100 * PIXELS, lanes=2)
+
+    async def test_a_second_batch_is_under_way_while_the_first_runs_and_all_others_wait_together(self, engine) -> None:
+        async with running(engine, self.LIMITS) as batcher:
+            async with busy(engine, batcher):
+                waiting = submit(batcher, panorama(2), panorama(4))
+                await asyncio.to_thread(engine.entered.acquire)
+                waiting += submit(batcher, panorama(6), panorama(8), panorama(10))
+                await asyncio.sleep(0.01)
+                assert batcher.queued_items == 3
+            await asyncio.gather(*waiting)
+        assert [reds(batch) for batch in engine.batches] == [[0], [2, 4], [6, 8, 10]]
 
 
 class TestDelay:

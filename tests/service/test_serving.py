@@ -36,7 +36,8 @@ def test_the_engine_is_opened_as_the_settings_say(red_model, monkeypatch: pytest
     asked: dict[str, object] = {}
     monkeypatch.setattr("service.serving.create_engine", lambda model, engine, **options: asked.update(options))
     chosen: dict[str, object] = {
-        "device": "cuda:1", "threads": 3, "precision": "bf16", "max_batch_size": 7, "gpu_arena_gb": 2.5,
+        "device": "cuda:1", "threads": 3, "precision": "bf16", "execution": "eager",
+        "max_batch_size": 7, "gpu_arena_gb": 2.5,
     }  # fmt: skip
     open_engine(find_model(red_model), Settings(engine="onnx", **chosen))
     assert asked == chosen
@@ -66,6 +67,24 @@ async def test_each_lane_of_an_engine_is_warm_at_each_size(engine) -> None:
     async with loading(lambda model, settings: engine, max_batch_size=4) as serving:
         await until_loaded(serving)
     assert engine.batch_sizes[:2] == [4, 2]
+
+
+async def test_on_a_gpu_each_number_of_panoramas_that_may_come_is_warm_at_each_size(engine) -> None:
+    engine.device, engine.lanes, engine.other_sizes = "cuda:0", 2, ((64, 128),)
+    async with loading(lambda model, settings: engine, max_batch_size=6) as serving:
+        await until_loaded(serving)
+    warmed = [batch.shape[:2] for batch in engine.batches]
+    assert warmed == [(1, 32), (2, 32), (3, 32), (4, 32), (6, 32), (1, 64), (1, 32), (1, 64)]
+
+
+async def test_on_a_gpu_several_lanes_take_batches_and_on_a_cpu_single_panoramas(engine) -> None:
+    engine.lanes = 2
+    for device, items in (("cuda:0", 6), ("cpu", 1)):
+        engine.device = device
+        async with loading(lambda model, settings: engine, max_batch_size=6) as serving:
+            await until_loaded(serving)
+            limits = serving.current().limits
+        assert (limits.lanes, limits.items, limits.prepared) == (2, items, device != "cpu")
 
 
 async def test_stop_while_the_model_loads_ends_at_once_it_is_loaded(engine) -> None:
