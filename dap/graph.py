@@ -7,6 +7,7 @@ a gigabyte is described in milliseconds by stepping over the weights: https://pr
 
 import json
 import mmap
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,13 @@ _CHILDREN: dict[str, dict[int, str]] = {
 _MODEL_GRAPH, _MODEL_METADATA = 7, 14
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT = 1, 5, 12
 _NODE_INPUT, _NODE_OUTPUT = 1, 2
-_TENSOR_NAME, _TENSOR_EXTERNAL_DATA = 8, 13
+_TENSOR_NAME, _TENSOR_RAW_DATA, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 8, 9, 13, 14
+_EXTERNAL = 1
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _VALUE_NAME = 1
+# Weights of fewer bytes stay in the outline of a file. ONNX Runtime makes something else of all that are larger, so
+# that it has nothing of the file in use once it is loaded, which may then be overwritten.
+_LARGE = 64 * 1024
 _DEEPEST = 32  # messages within messages; ours have four
 
 GraphPrecision = Literal["fp32", "bf16", "fp16", "int8", "fp8"]
@@ -120,6 +126,28 @@ def read_graph_metadata(path: Path) -> GraphMetadata:
     return GraphMetadata.from_entries(entries)
 
 
+def outline(path: Path) -> bytes:
+    """The ONNX file at `path` without its large weights: in their place stands where in the file they are.
+
+    Whoever loads this reads them one by one, and never has the whole file in memory beside what it makes of it.
+
+    Args:
+        path: a file that `read_graph_metadata` has found sound. It is named by its last part, links resolved; the
+            folder is for the reader to know.
+    """
+    real = path.resolve()
+    with real.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as model:
+        graph = next(field for field in _fields(model, 0, len(model)) if field.number == _MODEL_GRAPH)
+        parts: list[bytes] = []
+        done = graph.start
+        for tensor in _fields(model, *graph.body):
+            if tensor.number == _GRAPH_INITIALIZER and (raw := _large_data(model, tensor)):
+                parts += [model[done : tensor.key], _pointing(model, tensor, raw, real)]
+                done = tensor.end
+        parts.append(model[done : graph.end])
+        return b"".join((model[: graph.key], _message(_MODEL_GRAPH, b"".join(parts)), model[graph.end :]))
+
+
 def without_range(model: bytes) -> bytes:
     """The same graph with no output but `depth`, and nothing in it that only the others need.
 
@@ -147,8 +175,7 @@ def without_range(model: bytes) -> bytes:
     body = b"".join(
         model[field.key : field.end] for field in fields if field.key in kept or field.number not in left_out
     )
-    head = bytes([_MODEL_GRAPH << 3 | 2]) + _to_varint(len(body))
-    return b"".join((model[: graph.key], head, body, model[graph.end :]))
+    return b"".join((model[: graph.key], _message(_MODEL_GRAPH, body), model[graph.end :]))
 
 
 def size_from_json(text: str) -> tuple[int, int]:
@@ -181,6 +208,28 @@ def _has_external_data(data: mmap.mmap, start: int, end: int, message: str, dept
         elif (child := _CHILDREN[message].get(number)) and _has_external_data(data, low, high, child, depth + 1):
             return True
     return False
+
+
+def _large_data(data: mmap.mmap, tensor: "_Field") -> "_Field | None":
+    fields = (field for field in _fields(data, *tensor.body) if field.number == _TENSOR_RAW_DATA)
+    return next((field for field in fields if field.end - field.start >= _LARGE), None)
+
+
+def _pointing(data: mmap.mmap, tensor: "_Field", raw: "_Field", path: Path) -> bytes:
+    """The tensor with the place of its data in the file instead of the data."""
+    place = {
+        b"location": os.fsencode(path.name),
+        b"offset": b"%d" % raw.start,
+        b"length": b"%d" % (raw.end - raw.start),
+    }
+    entries = (
+        _message(_TENSOR_EXTERNAL_DATA, _message(_ENTRY_KEY, key) + _message(_ENTRY_VALUE, value))
+        for key, value in place.items()
+    )
+    location = bytes((_TENSOR_DATA_LOCATION << 3, _EXTERNAL))
+    return _message(
+        _GRAPH_INITIALIZER, b"".join((data[tensor.start : raw.key], data[raw.end : tensor.end], *entries, location))
+    )
 
 
 def _texts(data: bytes, message: "_Field", number: int) -> Iterator[bytes]:
@@ -241,6 +290,10 @@ def _varint(data: mmap.mmap | bytes, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
     raise IndexError
+
+
+def _message(number: int, body: bytes) -> bytes:
+    return bytes([number << 3 | 2]) + _to_varint(len(body)) + body
 
 
 def _to_varint(value: int) -> bytes:

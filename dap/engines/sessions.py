@@ -15,7 +15,7 @@ from dap.engines.base import parse_device
 from dap.engines.cuda import CudaDevice
 from dap.engines.memory import give_back
 from dap.errors import EngineUnavailable, ModelFileInvalid
-from dap.graph import without_range
+from dap.graph import outline, without_range
 
 _log = logging.getLogger(__name__)
 
@@ -175,7 +175,10 @@ def new_session(path: Path, threads: int, providers: Providers, *, in_range: boo
     # in the same time.
     options.enable_mem_pattern = False
     options.log_severity_level = 4  # what is less than fatal comes as an exception
-    source = path if in_range else without_range(path.read_bytes())
+    # A file that is parsed as a whole has its weights in memory twice: 1972 MB to load a ViT-L so, 1595 MB from an
+    # outline, in half the time.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.resolve().parent))
+    source = outline(path) if in_range else without_range(outline(path))
     try:
         session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except native.NotImplemented as error:
@@ -186,7 +189,7 @@ def new_session(path: Path, threads: int, providers: Providers, *, in_range: boo
     except FAILURES as error:
         detail = _first_line(error).replace(str(path), path.name)
         raise ModelFileInvalid(f"ONNX Runtime cannot load {path.name}: {detail}") from error
-    # Loading leaves a third of the weights' size in free blocks: 2042 MB for a ViT-L, 1518 without them.
+    # Loading leaves blocks free, 80 MB of a ViT-L.
     give_back()
     return session
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from dap.errors import ModelFileInvalid
-from dap.graph import GraphMetadata, read_graph_metadata, size_from_json, without_range
+from dap.graph import GraphMetadata, outline, read_graph_metadata, size_from_json, without_range
 from tests.dap.graphs import METADATA, red_graph, save
 
 
@@ -137,6 +137,30 @@ def test_a_size_is_height_and_width() -> None:
 
 def names(entries: object) -> list[str]:
     return [entry.name or entry.output[0] for entry in entries]
+
+
+def test_an_outline_says_where_in_the_file_the_large_weights_are(tmp_path: Path) -> None:
+    model = red_graph()
+    for name, count in (("small", 100), ("large", 100_000), ("larger", 200_000)):
+        weights = np.random.default_rng(count).random(count, np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weights, name))
+    (tmp_path / "blobs").mkdir()
+    stored = save(model, tmp_path / "blobs" / "0123")
+    linked = tmp_path / "red.onnx"
+    linked.symlink_to(stored)  # as the hub's cache does
+    drawn = outline(linked)
+    assert len(drawn) < 5000
+    left = onnx.load_from_string(drawn)
+    assert [tensor.name for tensor in left.graph.initializer if tensor.external_data] == ["large", "larger"]
+    onnx.load_external_data_for_model(left, str(stored.parent))
+    for tensor in left.graph.initializer:
+        tensor.ClearField("data_location")
+    assert left == model
+
+
+def test_an_outline_of_small_weights_is_the_file(tmp_path: Path) -> None:
+    path = save(red_graph(), tmp_path / "red.onnx")
+    assert outline(path) == path.read_bytes()
 
 
 def test_without_range_only_what_depth_needs_is_left() -> None:

@@ -31,7 +31,7 @@ class CudaBuild:
         cuda: the runtime under it.
         asked: the providers that each session was asked for.
         options: those of CUDA among them.
-        sources: what each session was opened of.
+        sources: the graph that each session was opened of.
         graphs: the number of the graph of each run.
         threads: that a run was in.
     """
@@ -40,12 +40,12 @@ class CudaBuild:
         self.cuda = install_cuda(monkeypatch)
         self.asked: list[list[object]] = []
         self.options: list[dict[str, object]] = []
-        self.sources: list[object] = []
+        self.sources: list[bytes] = []
         self.graphs: list[str] = []
         self.threads: set[int] = set()
         real = onnxruntime.InferenceSession
 
-        def session(source: object, options: object, providers: list[object], **rest: object) -> object:
+        def session(source: bytes, options: object, providers: list[object], **rest: object) -> object:
             self.asked.append(providers)
             if isinstance(providers[0], tuple):
                 self.options.append(providers[0][1])

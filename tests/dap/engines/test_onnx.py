@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
@@ -48,6 +49,35 @@ def test_panoramas_that_run_side_by_side_are_answered_in_their_order(red: Path, 
     np.testing.assert_array_equal(inference.depth[:, 3, 5], batch)
     assert inference.in_range.shape == (count, 4, *SIZE)
     np.testing.assert_array_equal(inference.in_range[:, 0, 3, 5], [metres < 10 for metres in batch])
+
+
+def heavy_graph() -> onnx.ModelProto:
+    """`red_graph` with 128 KiB of weights, a divisor for each pixel."""
+    height, width = size = (128, 256)
+    model = red_graph(dataclasses.replace(METADATA, input_size=size))
+    divisors = np.linspace(1, 2, height * width, dtype=np.float32).reshape(size)
+    (divisor,) = (tensor for tensor in model.graph.initializer if tensor.name == "divisor")
+    divisor.CopyFrom(numpy_helper.from_array(divisors, "divisor"))
+    return model
+
+
+@pytest.mark.parametrize("in_range", [True, False])
+def test_weights_that_are_read_from_the_file_itself_are_those_of_the_file(tmp_path: Path, in_range: bool) -> None:
+    (tmp_path / "blobs").mkdir()
+    linked = tmp_path / "heavy.onnx"
+    linked.symlink_to(save(heavy_graph(), tmp_path / "blobs" / "0123"))
+    depth = opened(linked, device="cpu").infer(red_panorama(60.0, size=(128, 256)), in_range=in_range).depth
+    np.testing.assert_allclose(depth[0, 0, 0], 120.0)
+    np.testing.assert_allclose(depth[0, 127, 255], 60.0)
+
+
+def test_weights_of_a_wrong_length_are_refused(tmp_path: Path) -> None:
+    model = heavy_graph()
+    (divisor,) = (tensor for tensor in model.graph.initializer if tensor.name == "divisor")
+    divisor.raw_data = divisor.raw_data[:-4]
+    with pytest.raises(ModelFileInvalid, match=r"cannot load heavy\.onnx") as caught:
+        opened(save(model, tmp_path / "heavy.onnx"), device="cpu")
+    assert str(tmp_path) not in str(caught.value)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
