@@ -11,6 +11,7 @@ from pathlib import Path
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
+from dap.engines.arena import ARENA
 from dap.engines.base import parse_device
 from dap.engines.cuda import CudaDevice
 from dap.engines.memory import give_back
@@ -179,6 +180,9 @@ def new_session(path: Path, threads: int, providers: Providers, *, in_range: boo
     # outline, in half the time.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.resolve().parent))
     source = outline(path) if in_range else without_range(outline(path))
+    on_cpu = list(providers) == [CPU]
+    if on_cpu:
+        ARENA.prepare(options)
     try:
         session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except native.NotImplemented as error:
@@ -189,6 +193,8 @@ def new_session(path: Path, threads: int, providers: Providers, *, in_range: boo
     except FAILURES as error:
         detail = _first_line(error).replace(str(path), path.name)
         raise ModelFileInvalid(f"ONNX Runtime cannot load {path.name}: {detail}") from error
+    if on_cpu:
+        ARENA.add(session)
     # Loading leaves blocks free, 80 MB of a ViT-L.
     give_back()
     return session
