@@ -17,7 +17,7 @@ from dap.model.checkpoints import load_network
 from dap.models import Model, find_model, model_file, sibling_path
 from dap.options import PixelSize, device_option, json_option, option, threads_option
 from dap.resolutions import batch_limit
-from model_export.onnx import export_onnx
+from model_export.onnx import Target, export_onnx
 from model_export.samples import read_panoramas
 from model_export.tensorrt import export_tensorrt
 from model_export.verify import LIMITS, Agreement, Reference, compare_and_close, compare_on_cpu, default_panoramas
@@ -52,15 +52,17 @@ panorama_option = option(
     type=click.Choice(GRAPH_PRECISIONS),
     default="fp32",
     help="In which most of the graph runs; what needs float32 stays float32. ONNX Runtime's CPU provider runs fp32, "
-    "int8, and fp16 by way of float32; TensorRT bf16, too. fp8 is refused until a GPU has verified it.",
+    "int8, and fp16 by way of float32; TensorRT bf16, too, int8 --to tensorrt, and fp8 on GPUs of compute capability "
+    "8.9 or later.",
 )
 @option(
     "--calibrate",
     "calibration",
     type=click.Path(exists=True, path_type=Path),
     multiple=True,
-    help="Of int8: panorama, or folder of them, to measure the ranges of values on, once for each; best a hundred like "
-    "those it is for (`dap render` draws some). By default a rendered scene in many lights, which is little.",
+    help="Of int8 and fp8: panorama, or folder of them, to measure the ranges of values on, once for each; best a "
+    "hundred like those it is for (`dap render` draws some). By default a rendered scene in many lights, which is "
+    "little.",
 )
 @option(
     "--size",
@@ -85,7 +87,7 @@ panorama_option = option(
 @json_option
 def export(
     model: str,
-    target: str,
+    target: Target,
     output: Path,
     precision: GraphPrecision,
     calibration: tuple[Path, ...],
@@ -119,7 +121,8 @@ def export(
     found: list[tuple[Path, Agreement]] = []
     for size, file in outputs.items():
         panoramas, pictures = (read_panoramas(paths, size) for paths in (files, calibration))
-        found.append((file, export_onnx(network, replace(metadata, input_size=size), file, panoramas, pictures)))
+        agreement = export_onnx(network, replace(metadata, input_size=size), file, panoramas, pictures, target)
+        found.append((file, agreement))
     find_model(output)  # what is left beside it of an older export is told now, and not when it is served
     for size, file in outputs.items() if target == "tensorrt" else ():
         reference = Reference.of(network, read_panoramas(files, size) or default_panoramas(precision, size), size)

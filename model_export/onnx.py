@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,17 +22,20 @@ from dap.errors import ExportError, InvalidParameter
 from dap.graph import GraphMetadata
 from dap.model.dap import DapNetwork, PixelNetwork
 from dap.panorama import resize_pixels
-from model_export import precision, quantize
+from model_export import precision, quantize, symmetric
 from model_export.attention import TRANSLATIONS, fuse_rotary, say_meaning
 from model_export.precision import lowered
 from model_export.quantize import Quantizer
 from model_export.samples import scene_panoramas
+from model_export.symmetric import SymmetricQuantizer
 from model_export.verify import Agreement, Reference, compare_on_cpu, default_panoramas
 
 # ONNX Runtime 1.18 and later read this opset and the format (IR 10) that goes with it.
 _OPSET = 20
 _LARGEST_BATCH = 1024
 _CALIBRATION_SCENES, _CALIBRATION_SEED = 16, 0
+
+Target = Literal["onnx", "tensorrt"]
 
 
 def export_onnx(
@@ -40,38 +44,36 @@ def export_onnx(
     path: Path,
     panoramas: Sequence[npt.NDArray[np.uint8]] | None = None,
     calibration: Sequence[npt.NDArray[np.uint8]] | None = None,
+    target: Target = "onnx",
 ) -> Agreement:
     """Write `network` to `path`, unless what would be written disagrees with it.
 
-    In less than float32 some layers stay float32: as few as keep the limit of the precision.
+    In less than float32 some layers stay float32, and in `fp8` float16: as few as keep the limit of the precision.
 
     Args:
         network: in evaluation mode.
         metadata: what the file will say of itself; its input size and precision become the graph's.
         path: the file, whole in itself; replaced at once, and only by an export that agrees.
         panoramas: what the agreement is tried on, see `model_export.verify.verify`.
-        calibration: of `int8`: panoramas, uint8 (H, W, 3) of any size, on which the ranges of values are measured; by
-            default those of `model_export.samples.scene_panoramas`.
+        calibration: of `int8` and `fp8`: panoramas, uint8 (H, W, 3) of any size, on which the ranges of values are
+            measured; by default those of `model_export.samples.scene_panoramas`.
+        target: what is to run it fast: ONNX Runtime on the CPU, or TensorRT. They take different graphs in `int8`
+            (`model_export.quantize`, `model_export.symmetric`); `fp8` is TensorRT's.
 
     Returns:
         How well the two agree.
 
     Raises:
-        ExportError, InvalidParameter: see `to_graph`; or the precision is one that cannot be had.
+        ExportError, InvalidParameter: see `to_graph`.
         VerificationFailed: the exported graph says something else than the network; nothing is written.
     """
-    if metadata.precision == "fp8":
-        raise ExportError(
-            "fp8 runs on GPUs of compute capability 8.9 and later alone (Ada, Hopper), in TensorRT: an export in fp8 "
-            "cannot be verified here, and what is not verified is not written. Expected fp32, bf16, fp16 or int8."
-        )
     graph = to_graph(PixelNetwork(network), metadata)
     panoramas = panoramas or default_panoramas(metadata.precision, metadata.input_size)
     reference = Reference.of(network, panoramas, metadata.input_size)
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder,
-        closing(_candidates(graph, metadata, calibration)) as candidates,
+        closing(_candidates(graph, metadata, calibration, target)) as candidates,
     ):
         draft = Path(folder) / path.name
         for candidate in candidates:
@@ -86,19 +88,28 @@ def export_onnx(
 
 
 def _candidates(
-    graph: onnx.ModelProto, metadata: GraphMetadata, calibration: Sequence[npt.NDArray[np.uint8]] | None
+    graph: onnx.ModelProto,
+    metadata: GraphMetadata,
+    calibration: Sequence[npt.NDArray[np.uint8]] | None,
+    target: Target,
 ) -> Generator[onnx.ModelProto, None, None]:
-    """The graph in its precision, with ever more of it in float32."""
+    """The graph in its precision, with ever less of it lowered."""
     if metadata.precision == "fp32":
         yield graph
-    elif metadata.precision == "int8":
-        pictures = calibration or scene_panoramas(metadata.input_size, _CALIBRATION_SCENES, _CALIBRATION_SEED)
-        with Quantizer(graph, [resize_pixels(picture, metadata.input_size) for picture in pictures]) as quantizer:
-            for layers in quantize.FLOAT32_LAYERS:
-                yield quantizer.quantized(layers)
-    else:
+    elif metadata.precision in ("bf16", "fp16"):
         for layers in precision.FLOAT32_LAYERS:
             yield lowered(graph, metadata.precision, layers)
+    else:
+        found = calibration or scene_panoramas(metadata.input_size, _CALIBRATION_SCENES, _CALIBRATION_SEED)
+        panoramas = [resize_pixels(panorama, metadata.input_size) for panorama in found]
+        if metadata.precision == "fp8" or target == "tensorrt":
+            symmetrical = SymmetricQuantizer(graph, panoramas)
+            for layers in symmetric.FLOAT16_LAYERS:
+                yield symmetrical.quantized(metadata.precision, layers)
+        else:
+            with Quantizer(graph, panoramas) as quantizer:
+                for layers in quantize.FLOAT32_LAYERS:
+                    yield quantizer.quantized(layers)
 
 
 def to_graph(network: PixelNetwork, metadata: GraphMetadata) -> onnx.ModelProto:

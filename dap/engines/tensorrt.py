@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dap.checksums import sha256_of
 from dap.engines.base import Inference, check_finite, check_panoramas, no_range, parse_device, read_metadata
-from dap.engines.cuda import CudaDevice, CudaError, PinnedBuffer
+from dap.engines.cuda import CudaDevice, CudaError, GpuIdentity, PinnedBuffer
 from dap.engines.failures import as_engine_error
 from dap.engines.plans import PlanFolder, PlanKey, batch_ranges
 from dap.engines.tensorrt_builder import INPUT, build_plan
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 _log = logging.getLogger(__name__)
+
+_FP8_CAPABILITY = (8, 9)  # NVIDIA's support matrix of TensorRT: hardware and precision
 
 
 class TensorrtEngine:
@@ -53,7 +55,8 @@ class TensorrtEngine:
         Raises:
             ModelFileInvalid: the file is no ONNX file of ours, not the one that the registry describes, or not one
                 that TensorRT can read.
-            EngineUnavailable: a library or the device is not here, or the folder of plans is not to be trusted.
+            EngineUnavailable: a library or the device is not here, the device has no arithmetic in the precision of the
+                file, or the folder of plans is not to be trusted.
             EngineError: the build failed.
         """
         metadata = read_metadata(path, model)
@@ -64,7 +67,10 @@ class TensorrtEngine:
         self._gpu = CudaDevice(_gpu_number(device))
         self.device = f"cuda:{self._gpu.number}"
         self._ranges = batch_ranges(max_batch_size)
-        self._key = PlanKey(model.name, sha256_of(path), self._ranges, self._gpu.identity, version)
+        gpu = self._gpu.identity
+        if metadata.precision == "fp8":
+            _require_fp8(gpu)
+        self._key = PlanKey(model.name, sha256_of(path), self._ranges, gpu, version)
         self._folder = PlanFolder(cache_folder() / "tensorrt")
         self._profile: int | None = None
         self._context: trt.IExecutionContext | None = None
@@ -185,6 +191,15 @@ def _gpu_number(device: str) -> int:
     if kind == "cpu":
         raise EngineUnavailable("The tensorrt engine runs on NVIDIA GPUs alone: expected auto, cuda or cuda:N.")
     return number or 0
+
+
+def _require_fp8(gpu: GpuIdentity) -> None:
+    capability = tuple(int(part) for part in gpu.compute_capability.split("."))
+    if capability < _FP8_CAPABILITY:
+        raise EngineUnavailable(
+            f"fp8 needs a GPU of compute capability 8.9 or later (Ada, Hopper), and {gpu.name} has "
+            f"{gpu.compute_capability}: expected a file in int8, fp16 or bf16 for it."
+        )
 
 
 def _load_or_build(path: Path, key: PlanKey, folder: PlanFolder, input_size: tuple[int, int]) -> "trt.ICudaEngine":

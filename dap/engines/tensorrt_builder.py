@@ -13,6 +13,7 @@ from dap.engines.tensorrt_library import take_complaints, tensorrt_logger
 from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid
 
 if TYPE_CHECKING:
+    import onnx
     import tensorrt as trt
 
 INPUT = "panorama"
@@ -77,6 +78,7 @@ def cast_pixels(model: bytes) -> bytes:
 
     Raises:
         EngineUnavailable: the library `onnx` is not installed.
+        ModelFileInvalid: the graph is in int8 for ONNX Runtime, with zero points that TensorRT does not know.
     """
     try:
         import onnx
@@ -87,11 +89,24 @@ def cast_pixels(model: bytes) -> bytes:
         ) from error
     proto = onnx.inliner.inline_local_functions(onnx.load_model_from_string(model))
     graph = proto.graph
+    _require_symmetric(graph)
     for node in graph.node:
         node.input[:] = [_FLOAT_INPUT if name == INPUT else name for name in node.input]
     graph.node.insert(0, onnx.helper.make_node("Cast", [INPUT], [_FLOAT_INPUT], to=onnx.TensorProto.FLOAT))
     content: bytes = proto.SerializeToString()
     return content
+
+
+def _require_symmetric(graph: "onnx.GraphProto") -> None:
+    """TensorRT quantises around 0 alone (onnx-tensorrt, docs/operators.md)."""
+    from onnx import numpy_helper
+
+    zeros = {node.input[2] for node in graph.node if node.op_type == "QuantizeLinear" and len(node.input) > 2}
+    if any(numpy_helper.to_array(tensor).any() for tensor in graph.initializer if tensor.name in zeros):
+        raise ModelFileInvalid(
+            "The file is quantised for ONNX Runtime, around other numbers than 0, which TensorRT does not take: "
+            "expected one that `dap export --to tensorrt --precision int8` wrote."
+        )
 
 
 def _set_timings(config: "trt.IBuilderConfig", timings: bytes | None) -> "trt.ITimingCache":

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -11,12 +12,14 @@ from click.testing import CliRunner
 from onnx import helper, numpy_helper
 
 from dap.engines.tensorrt_builder import cast_pixels
-from dap.errors import EngineUnavailable, VerificationFailed
+from dap.errors import EngineUnavailable, ModelFileInvalid, VerificationFailed
 from dap.model.checkpoints import load_network
 from dap.models import find_model
 from model_export import commands
 from model_export.commands import export, verify
-from model_export.samples import sample_panoramas
+from model_export.quantize import FLOAT32_LAYERS, Quantizer
+from model_export.samples import sample_panoramas, scene_panoramas
+from model_export.symmetric import SymmetricQuantizer
 from model_export.tensorrt import export_tensorrt
 from model_export.verify import Reference
 from tests.dap.engines.tensorrt_doubles import FakeTensorrt, install
@@ -61,6 +64,11 @@ def trt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTensorrt:
     monkeypatch.setenv("DAP_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("dap.engines.cuda._KERNEL_MODULE", tmp_path / "nowhere")
     return install(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def symmetric(exported: Path) -> SymmetricQuantizer:
+    return SymmetricQuantizer(onnx.load(exported), scene_panoramas((64, 128), 2, seed=0))
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +149,15 @@ def test_dap_export_to_onnx_asks_for_no_gpu(
     assert isinstance(result.exception, EngineUnavailable)
 
 
-@pytest.mark.parametrize("name", ["tiny", "dap-s"])
-def test_exports_have_nothing_in_them_that_tensorrt_cannot_read(exported: Path, name: str) -> None:
-    path = exported if name == "tiny" else find_model(name).path
-    graph = onnx.load_model_from_string(cast_pixels(path.read_bytes())).graph
+@pytest.mark.parametrize("name", ["tiny", "dap-s", "int8", "fp8"])
+def test_exports_have_nothing_in_them_that_tensorrt_cannot_read(
+    exported: Path, symmetric: SymmetricQuantizer, name: Literal["tiny", "dap-s", "int8", "fp8"]
+) -> None:
+    if name == "int8" or name == "fp8":
+        content = symmetric.quantized(name, ()).SerializeToString()
+    else:
+        content = (exported if name == "tiny" else find_model(name).path).read_bytes()
+    graph = onnx.load_model_from_string(cast_pixels(content)).graph
     assert {node.op_type for node in graph.node} - SUPPORTED == set()
     assert [node.op_type for node in graph.node if "panorama" in node.input] == ["Cast"]
     given = {one.name for one in graph.initializer}
@@ -157,8 +170,19 @@ def test_exports_have_nothing_in_them_that_tensorrt_cannot_read(exported: Path, 
             assert attributes["coordinate_transformation_mode"] in (b"half_pixel", b"align_corners", b"asymmetric")
             assert attributes.get("antialias", 0) == 0
             assert attributes.get("keep_aspect_ratio_policy", b"stretch") == b"stretch"
+    quantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    for node in graph.node:
+        if node.op_type in ("Conv", "MatMul", "Add"):
+            assert len(quantised.intersection(node.input)) in (0, 2), "both sides, and never a bias"
     zeros = {node.input[2] for node in graph.node if node.op_type.endswith("quantizeLinear") and len(node.input) > 2}
     assert not any(np.any(numpy_helper.to_array(one)) for one in graph.initializer if one.name in zeros)
+
+
+def test_a_graph_quantised_for_onnx_runtime_is_refused_with_what_would_not_be(exported: Path) -> None:
+    with Quantizer(onnx.load(exported), scene_panoramas((64, 128), 2, seed=0)) as quantizer:
+        content = quantizer.quantized(FLOAT32_LAYERS[0]).SerializeToString()
+    with pytest.raises(ModelFileInvalid, match="expected one that `dap export --to tensorrt --precision int8` wrote"):
+        cast_pixels(content)
 
 
 @pytest.mark.gpu

@@ -37,6 +37,7 @@ class FakeCuda(ModuleType):
     Attributes:
         gpus: how many there are.
         gpu_name: of each.
+        compute_capability: of each, (major, minor).
         driver: the CUDA version that it supports.
         failures: the error that a function gives from now on.
         memory: what is allocated, by address.
@@ -54,6 +55,7 @@ class FakeCuda(ModuleType):
         super().__init__("cuda.bindings.runtime")
         self.gpus = 2
         self.gpu_name = b"NVIDIA H200"
+        self.compute_capability = (9, 0)
         self.driver = 13000
         self.failures: dict[str, cudaError_t] = {}
         self.memory: dict[int, ctypes.Array[Any]] = {}
@@ -79,7 +81,8 @@ class FakeCuda(ModuleType):
         return self._answer("cudaDriverGetVersion", self.driver)
 
     def cudaGetDeviceProperties(self, number: int) -> tuple[object, ...]:
-        properties = SimpleNamespace(name=self.gpu_name, major=9, minor=0, multiProcessorCount=132)
+        major, minor = self.compute_capability
+        properties = SimpleNamespace(name=self.gpu_name, major=major, minor=minor, multiProcessorCount=132)
         return self._answer("cudaGetDeviceProperties", properties)
 
     def cudaMalloc(self, size: int) -> tuple[object, ...]:

@@ -282,6 +282,21 @@ def test_an_engine_on_a_lost_gpu_can_still_be_closed(
         engine.infer(red_panorama(5.0))
 
 
+@pytest.mark.parametrize(("capability", "runs"), [((8, 6), False), ((8, 9), True), ((9, 0), True), ((12, 0), True)])
+def test_fp8_runs_where_the_gpu_has_it(
+    trt: FakeTensorrt, tmp_path: Path, capability: tuple[int, int], runs: bool
+) -> None:
+    trt.cuda.compute_capability = capability
+    path = save(red_graph(dataclasses.replace(METADATA, precision="fp8")), tmp_path / "red.onnx")
+    if runs:
+        assert opened(path).infer(red_panorama(5.0)).depth.max() == 5.0
+    else:
+        with pytest.raises(
+            EngineUnavailable, match=r"capability 8\.9 .*, and NVIDIA .* has 8\.6: expected .* int8, fp16"
+        ):
+            opened(path)
+
+
 def test_it_runs_on_no_cpu(trt: FakeTensorrt, red: Path) -> None:
     with pytest.raises(EngineUnavailable, match="on NVIDIA GPUs alone"):
         opened(red, device="cpu")
