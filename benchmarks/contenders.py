@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from benchmarks.racer import EngineKind
+from benchmarks.racer import IN_TORCH, EngineKind
+from dap.engines import PRECISIONS
 from dap.errors import InvalidParameter
 from dap.graph import GRAPH_PRECISIONS, GraphPrecision, read_graph_metadata
 from dap.model.config import EncoderName, NetworkConfig
@@ -20,7 +21,6 @@ UNTRAINED: tuple[EncoderName, ...] = ("vit-s", "vit-b", "vit-l")
 DEFAULTS = {"cpu": ("eager:fp32", "torch:fp32", "onnx:fp32"), "cuda": ("eager:fp32", "eager:bf16", "torch:bf16")}
 
 _OFFICIAL_SIZE = (512, 1024)
-_IN_TORCH = ("fp32", "bf16")
 _SAID = 300
 
 
@@ -122,7 +122,7 @@ def choose(
     for kind, precision in map(_parse, names or DEFAULTS[device.partition(":")[0]]):
         name = f"{kind} {precision}"
         try:
-            if kind in ("eager", "torch"):
+            if kind in IN_TORCH:
                 path = _checkpoint(subject)
             else:
                 files = [path for path, inside in given.items() if inside == precision]
@@ -140,11 +140,11 @@ def choose(
 
 def _parse(name: str) -> tuple[EngineKind, GraphPrecision]:
     kind, _, precision = name.partition(":")
-    known = (kind in get_args(EngineKind), precision in (_IN_TORCH if kind in ("eager", "torch") else GRAPH_PRECISIONS))
+    known = (kind in get_args(EngineKind), precision in (PRECISIONS if kind in IN_TORCH else GRAPH_PRECISIONS))
     if not all(known):
         raise InvalidParameter(
-            f"No contender is named {name!r}: expected eager or torch in fp32 or bf16, as eager:fp32, or onnx or "
-            f"tensorrt in one of {', '.join(GRAPH_PRECISIONS)}."
+            f"No contender is named {name!r}: expected {', '.join(IN_TORCH)} in one of {', '.join(PRECISIONS)}, as "
+            f"eager:fp32, or onnx or tensorrt in one of {', '.join(GRAPH_PRECISIONS)}."
         )
     return kind, precision  # type: ignore[return-value]
 

@@ -13,23 +13,27 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.processes import forget_peak, resident_mb
-from dap.engines import EngineName, create_engine
+from dap.engines import EngineName, Precision, create_engine
 from dap.graph import GraphPrecision
 from dap.models import find_model
 
-EngineKind = Literal["eager", "torch", "onnx", "tensorrt"]
+EngineKind = Literal["eager", "torch", "compiled", "onnx", "tensorrt"]
+IN_TORCH: tuple[EngineKind, ...] = ("eager", "torch", "compiled")
+"""Those that run checkpoints, and take a precision of `dap.engines.PRECISIONS`."""
+
 Kind = EngineKind | Literal["product", "transfer"]
 Work = Callable[[], npt.NDArray[np.float32] | None]
 
 _LIBRARIES: dict[Kind, str] = {
     "eager": "dap.model.dap",
     "torch": "dap.engines.torch",
+    "compiled": "dap.engines.torch",
     "onnx": "dap.engines.onnx",
     "tensorrt": "dap.engines.tensorrt",
     "product": "benchmarks.ceiling",
@@ -42,7 +46,8 @@ class Entry:
     """What a process is to run. Travels as JSON.
 
     Attributes:
-        kind: an engine; `eager`: the plain network in torch; `product` and `transfer`: see `benchmarks.ceiling`.
+        kind: an engine; `eager`: the plain network in torch; `compiled`: the engine torch with its kernels compiled;
+            `product` and `transfer`: see `benchmarks.ceiling`.
         precision: of the run.
         device: `cpu`, `cuda` or `cuda:N`.
         threads: that work on the CPU.
@@ -155,14 +160,15 @@ def take_turn(work: Work, seconds: float, device: str = "cpu") -> Turn:
     return Turn(tuple(taken), time.process_time() - cpu, resident_mb(os.getpid(), "VmHWM"), _allocated_mb(device))
 
 
-def _engine(entry: Entry, name: EngineName, panoramas: npt.NDArray[np.uint8]) -> Work:
+def _engine(entry: Entry, kind: EngineKind, panoramas: npt.NDArray[np.uint8]) -> Work:
     engine = create_engine(
         find_model(entry.model).at(entry.size),
-        name,
+        "torch" if kind in IN_TORCH else cast("EngineName", kind),
         device=entry.device,
         threads=entry.threads,
         # An exported file has its own inside.
-        precision="bf16" if name == "torch" and entry.precision == "bf16" else "fp32",
+        precision=cast("Precision", entry.precision) if kind in IN_TORCH else "fp32",
+        execution="compiled" if kind == "compiled" else "auto",
         max_batch_size=len(panoramas),
     )
     if engine.device != "cpu":

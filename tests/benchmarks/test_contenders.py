@@ -52,7 +52,7 @@ def test_an_export_that_fails_says_why(tmp_path: Path) -> None:
     assert "broken.pth is not a checkpoint" in left_out["onnx fp32"]
 
 
-@pytest.mark.parametrize("name", ["eager", "eager:int8", "torch:fp16", "openvino:fp32", "onnx:fp64"])
+@pytest.mark.parametrize("name", ["eager", "eager:int8", "compiled:fp8", "openvino:fp32", "onnx:fp64"])
 def test_a_name_that_is_none_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidParameter, match="No contender is named"):
         choose(Subject("red", SIZE, None, ()), [name], "cpu", 1, Path(), tmp_path)
