@@ -278,6 +278,30 @@ class AugmentationConfig:
 
 
 @dataclass(frozen=True)
+class PerturbationConfig:
+    """What is done to pseudo-labelled panoramas before the next labeler learns from them; their labels stay.
+
+    A student that sees what its labeler saw learns the labeler's mistakes, too. One that sees far worse pictures with
+    the same labels has to find what does not depend on the picture's quality: Depth Anything's strong perturbations
+    (arXiv 2401.10891, 3.2), with bands of longitude in place of rectangles. Numbers are choices.
+
+    Attributes:
+        augmentation: light, colour and sharpness, on top of the stage's own; neither rolled nor flipped.
+        mixed: probability that a band of longitudes, with its labels, comes from another panorama.
+        narrowest, widest: of such a band, as shares of the width.
+    """
+
+    augmentation: AugmentationConfig = field(default_factory=lambda: AugmentationConfig(strength=2.0))
+    mixed: float = 0.5
+    narrowest: float = 0.2
+    widest: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.mixed <= 1 and 0 < self.narrowest <= self.widest < 1):
+            raise TrainingError(f"mixed is a probability, narrowest and widest are shares of the width; not {self}")
+
+
+@dataclass(frozen=True)
 class ParameterGroup:
     """Parameters with a learning rate of their own.
 

@@ -10,7 +10,7 @@ memory holds the files of a window.
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -26,8 +26,9 @@ from dap.engines.cores import available_cores
 from dap.errors import DatasetError, InputError, TrainingError
 from dap.formats import png16
 from dap.upsampling import nearest
+from training.augmentation import relit
 from training.batches import Batch, Share
-from training.config import StreamConfig, TrainingConfig
+from training.config import PerturbationConfig, StreamConfig, TrainingConfig
 from training.datasets import depth_codes
 from training.datasets.base import decode_rgb
 from training.datasets.shards import DEPTH, Member, ShardReader
@@ -237,6 +238,56 @@ class ShardPart:
     def close(self) -> None:
         self._decoders.shutdown()
         self._members.clear()
+
+
+class PerturbedPart:
+    """The panoramas of another part, mixed with one another and in worse pictures."""
+
+    def __init__(self, part: Part, config: PerturbationConfig, seed: int) -> None:
+        """Nothing is read yet.
+
+        Args:
+            part: whose panoramas; closed with this one.
+            config: how they change.
+            seed: of the changes, which follow from it and the place in the part's order alone.
+        """
+        self._part, self._config, self._seed = part, config, seed
+
+    @property
+    def range_known(self) -> bool:
+        return self._part.range_known
+
+    def read(self, height: int, positions: range, mine: range) -> Panoramas:
+        # Each is mixed with the one after it, so one more is read.
+        read = self._part.read(height, _one_more(positions), _one_more(mine))
+        each = [perturbed(read, number, self._config, self._seed, position) for number, position in enumerate(mine)]
+        return Panoramas(np.stack([rgb for rgb, _ in each]), np.stack([depth for _, depth in each]))
+
+    def manifest(self) -> Mapping[str, object]:
+        return {**self._part.manifest(), "perturbation": asdict(self._config)}
+
+    def close(self) -> None:
+        self._part.close()
+
+
+def _one_more(positions: range) -> range:
+    return range(positions.start, positions.stop + 1)
+
+
+def perturbed(
+    panoramas: Panoramas, number: int, config: PerturbationConfig, seed: int, position: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """One of some panoramas, uint8 (H, W, 3), with its depth (H, W), perturbed; the next one lends the band."""
+    chance = np.random.default_rng([seed, position])
+    rgb, depth = panoramas.rgb[number].copy(), panoramas.depth[number].copy()
+    if chance.random() < config.mixed:
+        width = rgb.shape[1]
+        band = np.arange(round(width * chance.uniform(config.narrowest, config.widest)))
+        columns = (band + chance.integers(width)) % width
+        rgb[:, columns] = panoramas.rgb[number + 1][:, columns]
+        depth[:, columns] = panoramas.depth[number + 1][:, columns]
+    generator = torch.Generator().manual_seed(int(chance.integers(2**32)))
+    return relit(torch.from_numpy(rgb[None]), config.augmentation, generator)[0].numpy(), depth
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from training.config import (
     DiscriminatorConfig,
     OptimizerConfig,
     ParameterGroup,
+    PerturbationConfig,
     Phase,
     ReportConfig,
     StreamConfig,
@@ -114,6 +115,8 @@ class PipelineConfig:
         pseudo_share_3: share of pseudo-labels in what stage 3 sees. Not published.
         stage_3_sees_held_out: whether stage 3 learns from what was held out, too: the more labels the better. Without
             it, stages 1 and 3 have the same labels, and what sets them apart are the pseudo-labels.
+        perturbation: of pseudo-labelled panoramas in stages 2 and 3; None for none but the stages' own augmentation, as
+            in the paper.
         fresh_scenes: weight of scenes rendered as they are needed, never twice, beside the labelled data; 0 for none.
         labelling: see there.
         window: shards that are mixed with one another while they are read.
@@ -134,6 +137,7 @@ class PipelineConfig:
     stage_3_from: Literal["stage-2", "own"] = "own"
     pseudo_share_3: float = 0.5
     stage_3_sees_held_out: bool = True
+    perturbation: PerturbationConfig | None = None
     fresh_scenes: float = 0.0
     labelling: LabellingConfig = field(default_factory=LabellingConfig)
     window: int = 4

@@ -45,7 +45,7 @@ from training.distributed import Process, same_everywhere
 from training.evaluate import LabelledPanorama
 from training.labelling import EngineModel, Labeler, label
 from training.labels import HASH_DIGITS
-from training.mixture import Mixture, Part, RenderedPart, ShardPart
+from training.mixture import Mixture, Part, PerturbedPart, RenderedPart, ShardPart
 from training.pipeline_config import PipelineConfig, ShardData
 from training.pipeline_state import RunState, StageRecord
 from training.scoring import Score, read_scores, score_labels
@@ -341,8 +341,7 @@ def stage_2(run: Run) -> Made:
         labels = run.labels("labels-1", data, "stage-1-labeler")
         chosen = Selection.read(selection_file(run, data)).ids(labels)
         if any(chosen.values()):
-            part = ShardPart(run.reader(data), config.seed, labels, chosen, window=run.config.window)
-            pseudo[data.name] = data.weight, part
+            pseudo[data.name] = data.weight, _pseudo_part(run, data, config.seed, labels, chosen)
     labelled = _with_fresh(run, config, _seen(run, config))
     return train_stage(run, "stage-2-labeler", config, shared(labelled, pseudo, run.config.pseudo_share_2))
 
@@ -350,21 +349,21 @@ def stage_2(run: Run) -> Made:
 def stage_3(run: Run) -> Made:
     """All labelled data, or what stage 1 has seen of it, and all pseudo-labels of stage 2."""
     config = _from(run, run.config.stage_3, run.config.stage_3_from, "stage-2-labeler")
-    pseudo: Weighted = {
-        data.name: (
-            data.weight,
-            ShardPart(
-                run.reader(data),
-                config.seed,
-                run.labels("labels-2", data, "stage-2-labeler"),
-                window=run.config.window,
-            ),
-        )
-        for data in run.config.unlabelled
-    }
+    pseudo: Weighted = {}
+    for data in run.config.unlabelled:
+        labels = run.labels("labels-2", data, "stage-2-labeler")
+        pseudo[data.name] = data.weight, _pseudo_part(run, data, config.seed, labels)
     parts = labelled_parts(run, config.seed, lambda _, count: range(count))
     labelled = _with_fresh(run, config, parts if run.config.stage_3_sees_held_out else _seen(run, config))
     return train_stage(run, "stage-3-dap", config, shared(labelled, pseudo, run.config.pseudo_share_3))
+
+
+def _pseudo_part(
+    run: Run, data: ShardData, seed: int, labels: ShardReader, chosen: Mapping[str, frozenset[str]] | None = None
+) -> Part:
+    part = ShardPart(run.reader(data), seed, labels, chosen, window=run.config.window)
+    perturbation = run.config.perturbation
+    return part if perturbation is None else PerturbedPart(part, perturbation, seed)
 
 
 def _seen(run: Run, config: TrainingConfig) -> Weighted:
@@ -543,7 +542,7 @@ STAGES: dict[str, Stage] = {
             "stage-2-labeler",
             "the Realism-Invariant Labeler learns from labels and the best pseudo-labels",
             stage_2,
-            ("stage_2", "stage_2_from", "pseudo_share_2", "unlabelled", "fresh_scenes", *_LABELLED),
+            ("stage_2", "stage_2_from", "pseudo_share_2", "perturbation", "unlabelled", "fresh_scenes", *_LABELLED),
             ("labelled", "unlabelled"),
             ("stage-1-labeler", "labels-1", "selection"),
             weights=lambda config: config.stage_2.weights if config.stage_2_from == "own" else "",
@@ -566,6 +565,7 @@ STAGES: dict[str, Stage] = {
                 "stage_3_from",
                 "stage_3_sees_held_out",
                 "pseudo_share_3",
+                "perturbation",
                 "unlabelled",
                 "fresh_scenes",
                 *_LABELLED,

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from dap.errors import TrainingError
-from training.config import PRESETS, OptimizerConfig, Phase, StreamConfig, TrainingConfig
+from training.config import PRESETS, OptimizerConfig, PerturbationConfig, Phase, StreamConfig, TrainingConfig
 
 TWO_PHASES = TrainingConfig(
     phases=(Phase(height=32, steps=60, batch=4), Phase(height=64, steps=40, batch=2, lr_scale=0.5)),
@@ -36,6 +36,12 @@ def test_a_configuration_that_is_none_is_refused_by_the_name_of_the_field(text: 
 def test_a_phase_has_a_height_the_network_takes_and_something_to_do(phase: Phase) -> None:
     with pytest.raises(TrainingError, match=f"height={phase.height}"):
         TrainingConfig(phases=(phase,))
+
+
+@pytest.mark.parametrize("wrong", [{"mixed": 1.5}, {"narrowest": 0.0}, {"narrowest": 0.6}, {"widest": 1.0}])
+def test_a_band_that_is_none_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(TrainingError, match="shares of the width"):
+        PerturbationConfig(**wrong)  # type: ignore[arg-type]
 
 
 def test_a_run_without_phases_is_refused() -> None:

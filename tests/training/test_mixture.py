@@ -12,7 +12,7 @@ import torch
 
 from dap.errors import DatasetError, TrainingError
 from training.batches import Share
-from training.config import Phase, StreamConfig, TrainingConfig
+from training.config import AugmentationConfig, PerturbationConfig, Phase, StreamConfig, TrainingConfig
 from training.datasets.base import SKY
 from training.datasets.packing import PackOptions, pack
 from training.datasets.rendered import Rendered, RenderedPictures
@@ -25,7 +25,7 @@ from training.datasets.shards import (
     encode_metadata,
     write_shard,
 )
-from training.mixture import CYCLE, Mixture, RenderedPart, ShardPart, Turns, samples_before
+from training.mixture import CYCLE, Mixture, PerturbedPart, RenderedPart, ShardPart, Turns, samples_before
 
 HEIGHT = 16
 
@@ -177,6 +177,49 @@ def test_pictures_need_labels_of_their_own(pictures: ShardReader, labelled: Shar
         ShardPart(labelled, seed=0, labels=labels)
 
 
+def test_a_band_of_longitudes_comes_with_its_labels_from_the_next_panorama(
+    pictures: ShardReader, labels: ShardReader
+) -> None:
+    config = PerturbationConfig(AugmentationConfig(strength=0), mixed=1.0)
+    plain, mixed = ShardPart(pictures, 0, labels), PerturbedPart(ShardPart(pictures, 0, labels), config, 0)
+    before, after = plain.read(HEIGHT, range(21), range(21)), mixed.read(HEIGHT, range(20), range(20))
+    widths, starts = set(), set()
+    for i in range(20):
+        own, other = before.depth[i, -1, 0], before.depth[i + 1, -1, 0]
+        if own == other:  # one pass ends with the panorama that the next begins with
+            continue
+        lent = after.depth[i, -1] == other
+        begins = np.flatnonzero(lent & ~np.roll(lent, 1))
+        assert len(begins) == 1, "one band, also across the border"
+        assert 0.2 * 2 * HEIGHT - 1 <= lent.sum() <= 0.5 * 2 * HEIGHT + 1
+        expected = np.where(lent[None, :, None], before.rgb[i + 1], before.rgb[i])
+        np.testing.assert_array_equal(after.rgb[i], expected)
+        np.testing.assert_array_equal(after.depth[i], np.where(lent, before.depth[i + 1], before.depth[i]))
+        widths.add(int(lent.sum()))
+        starts.add(int(begins[0]))
+    assert len(widths) > 3
+    assert len(starts) > 3
+    plain.close()
+    mixed.close()
+
+
+def test_a_perturbed_picture_is_another_each_time_and_its_labels_stay(
+    pictures: ShardReader, labels: ShardReader
+) -> None:
+    plain, worse = (
+        ShardPart(pictures, 0, labels),
+        PerturbedPart(ShardPart(pictures, 0, labels), PerturbationConfig(mixed=0.0), 0),
+    )
+    before, after = plain.read(HEIGHT, range(5), range(5)), worse.read(HEIGHT, range(5), range(5))
+    np.testing.assert_array_equal(after.depth, before.depth)
+    changes = after.rgb.astype(int) - before.rgb
+    assert all(np.abs(change).mean() > 5 for change in changes)
+    assert len({change.tobytes() for change in changes}) == 5
+    assert worse.range_known is plain.range_known is False
+    plain.close()
+    worse.close()
+
+
 def mixture(
     labelled: ShardReader,
     pictures: ShardReader,
@@ -191,7 +234,7 @@ def mixture(
         {
             "fresh": (1.0, RenderedPart(stream, 0, scenes, share)),
             "labelled": (2.0, ShardPart(labelled, 0)),
-            "pseudo": (1.0, ShardPart(pictures, 0, labels)),
+            "pseudo": (1.0, PerturbedPart(ShardPart(pictures, 0, labels), PerturbationConfig(), 0)),
         },
         share,
     )
@@ -244,4 +287,5 @@ def test_a_mixture_says_what_it_is_made_of(
     assert isinstance(parts, dict)
     assert [parts[name]["share"] for name in ("fresh", "labelled", "pseudo")] == [0.25, 0.5, 0.25]
     assert parts["pseudo"]["labels"] == labels.manifest.fingerprint
+    assert parts["pseudo"]["perturbation"]["mixed"] == 0.5
     assert parts["labelled"]["shards"] == labelled.manifest.fingerprint

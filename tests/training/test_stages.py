@@ -13,6 +13,7 @@ from dap.errors import TrainingError
 from dap.model.checkpoints import load_network
 from dap.models import find_model
 from training.batches import Share
+from training.config import PerturbationConfig
 from training.datasets.shards import ShardReader
 from training.distributed import Process
 from training.pipeline_config import PIPELINES, PipelineConfig
@@ -87,6 +88,14 @@ def test_stage_3_has_no_more_labels_than_stage_1_if_it_is_told_so(copied: Callab
     assert samples == [4, 4]
 
 
+def test_pseudo_labelled_panoramas_are_perturbed_if_it_is_told_so(copied: Callable[[PipelineConfig], Run]) -> None:
+    run = copied(replace(SMOKE, perturbation=PerturbationConfig()))
+    run_pipeline(run)
+    for stage in ("stage-2-labeler", "stage-3-dap"):
+        seen = seen_by(run, stage)
+        assert [name for name, part in seen.items() if "perturbation" in part] == ["smoke-real-like"]
+
+
 def test_the_best_scores_of_each_place_are_selected(copied: Callable[[PipelineConfig], Run]) -> None:
     run = copied(SMOKE)
     labels = run.labels("labels-1", SMOKE.unlabelled[0], "stage-1-labeler")
@@ -136,6 +145,7 @@ def test_other_settings_do_again_what_depends_on_them_and_keep_what_there_was(
         ({"discriminator": replace(SMOKE.discriminator, noise=0.2)}, "discriminator"),
         ({"selected": replace(SMOKE.selected, indoor=1)}, "selection"),
         ({"pseudo_share_2": 0.3}, "stage-2-labeler"),
+        ({"perturbation": PerturbationConfig()}, "stage-2-labeler"),
     ],
 )
 def test_what_comes_after_a_changed_stage_is_outdated(
