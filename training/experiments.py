@@ -274,6 +274,13 @@ def _as_it_is(base: PipelineConfig) -> dict[str, PipelineConfig]:
     return {"": base}
 
 
+def _longer(base: PipelineConfig) -> dict[str, PipelineConfig]:
+    """Stage 1 with the steps of all three: what stage 3 owes to pseudo-labels, and what to more steps."""
+    stages = (base.stage_1, base.stage_2, base.stage_3)
+    phases = tuple(phase for stage in stages for phase in stage.phases)
+    return {"labels-alone": replace(base, stage_1=replace(base.stage_1, phases=phases))}
+
+
 def _losses(base: PipelineConfig) -> dict[str, PipelineConfig]:
     """The rows of the paper's ablation, each with what the one before it has. The losses of the range mask stay."""
     paper = LOSS_PRESETS["paper"]
@@ -309,6 +316,13 @@ EXPERIMENTS: dict[str, Experiment] = {
         _as_it_is,
         tuple(STAGES),
         _domain_gap,
+    ),
+    "labels-alone": Experiment(
+        "Stage 1 alone, for as many steps as the three stages have together",
+        "small",
+        _longer,
+        _STAGE_1,
+        _ablation,
     ),
     "selection": Experiment(
         "The true error of the pseudo-labels that the discriminator selects",

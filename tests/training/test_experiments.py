@@ -93,6 +93,13 @@ def test_losses_are_added_as_in_the_table_of_the_paper() -> None:
     assert {loss.silog for loss in losses.values()} == {1.0}
 
 
+def test_what_more_steps_do_alone_is_measured_with_the_steps_of_all_stages() -> None:
+    small = PIPELINES["small"]
+    (alone,) = EXPERIMENTS["labels-alone"].variants(small).values()
+    assert alone.stage_1.steps == small.stage_1.steps + small.stage_2.steps + small.stage_3.steps
+    assert alone.stage_1.optimizer == small.stage_1.optimizer
+
+
 def test_each_range_mask_is_alone_and_none_is_not_taught() -> None:
     variants = {name: config.stage_1 for name, config in EXPERIMENTS["thresholds"].variants(SMOKE).items()}
     thresholds = {name: stage.network.thresholds for name, stage in variants.items()}
