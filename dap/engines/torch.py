@@ -50,7 +50,7 @@ class TorchEngine:
             precision: as `dap.model.precision` has it; `fp16` on a GPU alone. Convolutions that stay float32 run in
                 TF32 there, which costs no depth that could be measured; in `fp32` none do.
             execution: on a GPU, as `dap.engines.torch_cuda.CudaLanes` has it; `auto` is `graphs` there. The CPU has
-                `eager` alone.
+                `eager` alone, also where it stands in.
 
         Raises:
             ModelFileInvalid: the file is not the model it should be.
@@ -58,7 +58,7 @@ class TorchEngine:
         """
         self._device = _choose_device(device)
         on_gpu = self._device.type == "cuda"
-        if not on_gpu and execution not in ("auto", "eager"):
+        if not on_gpu and execution not in ("auto", "eager") and not device.endswith(",cpu"):
             raise EngineUnavailable(f"The execution {execution} is for GPUs, and the torch engine is on the CPU.")
         if not on_gpu and precision == "fp16":
             raise EngineUnavailable(

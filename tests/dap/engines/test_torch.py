@@ -147,4 +147,5 @@ def test_a_gpu_that_is_not_here_is_unavailable(checkpoint: Path, monkeypatch: py
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EngineUnavailable, match="cuda:1 was asked for, and torch finds 0 CUDA devices"):
         TorchEngine(checkpoint, find_model(checkpoint), device="cuda:1")
-    assert TorchEngine(checkpoint, find_model(checkpoint), device="cuda:1,cpu", threads=1).device == "cpu"
+    stand_in = TorchEngine(checkpoint, find_model(checkpoint), device="cuda:1,cpu", threads=1, execution="graphs")
+    assert (stand_in.device, stand_in.lanes) == ("cpu", 1)
