@@ -1,5 +1,8 @@
 """What an ONNX file says of itself, read before any library runs it: its metadata, and whether it is whole in itself.
 
+And the forms in which an engine loads it: with its weights left where they are, without range masks or with a switch
+for them.
+
 An ONNX file is one protocol-buffers message. Its wire format is a flat list of fields with their lengths, so a model of
 a gigabyte is described in milliseconds by stepping over the weights: https://protobuf.dev/programming-guides/encoding/
 ; field numbers from onnx.proto of the ONNX standard.
@@ -8,7 +11,7 @@ a gigabyte is described in milliseconds by stepping over the weights: https://pr
 import json
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -25,15 +28,22 @@ _CHILDREN: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
 }
 _MODEL_GRAPH, _MODEL_METADATA = 7, 14
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT = 1, 5, 12
-_NODE_INPUT, _NODE_OUTPUT = 1, 2
+_GRAPH_NODE, _GRAPH_NAME, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 2, 5, 11, 12
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE = 1, 2, 4, 5
+_ATTRIBUTE_NAME, _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TYPE = 1, 5, 6, 20
+_TENSOR, _GRAPH = 4, 5  # types of attributes
+_TENSOR_DIMS, _TENSOR_TYPE = 1, 2
 _TENSOR_NAME, _TENSOR_RAW_DATA, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 8, 9, 13, 14
 _EXTERNAL = 1
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
-_VALUE_NAME = 1
+_VALUE_NAME, _VALUE_TYPE = 1, 2
+_TYPE_TENSOR, _TENSOR_TYPE_ELEMENT, _TENSOR_TYPE_SHAPE = 1, 1, 2
+_FLOAT, _BOOL = 1, 9
 # Weights of fewer bytes stay in the outline of a file. ONNX Runtime makes something else of all that are larger, so
 # that it has nothing of the file in use once it is loaded, which may then be overwritten.
 _LARGE = 64 * 1024
+SWITCH = "with_range"
+"""The input that `with_switch` adds."""
 _DEEPEST = 32  # messages within messages; ours have four
 
 GraphPrecision = Literal["fp32", "bf16", "fp16", "int8", "fp8"]
@@ -137,15 +147,13 @@ def outline(path: Path) -> bytes:
     """
     real = path.resolve()
     with real.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as model:
-        graph = next(field for field in _fields(model, 0, len(model)) if field.number == _MODEL_GRAPH)
-        parts: list[bytes] = []
-        done = graph.start
-        for tensor in _fields(model, *graph.body):
-            if tensor.number == _GRAPH_INITIALIZER and (raw := _large_data(model, tensor)):
-                parts += [model[done : tensor.key], _pointing(model, tensor, raw, real)]
-                done = tensor.end
-        parts.append(model[done : graph.end])
-        return b"".join((model[: graph.key], _message(_MODEL_GRAPH, b"".join(parts)), model[graph.end :]))
+        graph = _graph(model)
+        large = [
+            (tensor, _pointing(model, tensor, raw, real))
+            for tensor in _fields(model, *graph.body)
+            if tensor.number == _GRAPH_INITIALIZER and (raw := _large_data(model, tensor))
+        ]
+        return _replaced(model, 0, len(model), [(graph, _message(_MODEL_GRAPH, _replaced(model, *graph.body, large)))])
 
 
 def without_range(model: bytes) -> bytes:
@@ -157,25 +165,99 @@ def without_range(model: bytes) -> bytes:
     Args:
         model: an ONNX file that `read_graph_metadata` has found sound.
     """
-    graph = next(field for field in _fields(model, 0, len(model)) if field.number == _MODEL_GRAPH)
-    fields = list(_fields(model, graph.start, graph.end))
+    graph = _graph(model)
+    outputs = (field for field in _fields(model, *graph.body) if field.number == _GRAPH_OUTPUT)
+    others = [field for field in outputs if b"depth" not in _texts(model, field, _VALUE_NAME)]
+    gone = sorted((*_for_range_only(model, graph), *others), key=lambda field: field.key)
+    body = _replaced(model, *graph.body, [(field, b"") for field in gone])
+    return _replaced(model, 0, len(model), [(graph, _message(_MODEL_GRAPH, body))])
+
+
+def with_switch(model: bytes) -> bytes:
+    """The same graph with one more input, the bool `SWITCH`: if it is false, what only `in_range` needs does not run.
+
+    One session then serves both who wants range masks and who does not, with one copy of the weights. Nodes and weights
+    move into a branch of an `If`; outside it ONNX Runtime would not bring the weights into its own layouts, and masks
+    would take half as long again. Switched off, `in_range` is empty.
+
+    Args:
+        model: an ONNX file that `read_graph_metadata` has found sound.
+    """
+    graph = _graph(model)
+    moved = _for_range_only(model, graph)
+    inside = b"".join(_renamed(model, field, b"in_range", _IN_BRANCH) for field in moved)
+    added = _message(_GRAPH_INPUT, _value(SWITCH.encode(), _BOOL, _message(_TENSOR_TYPE_SHAPE, b"")))
+    if any(b"in_range" in _texts(model, field, _NODE_OUTPUT) for field in moved if field.number == _GRAPH_NODE):
+        added += _message(_GRAPH_NODE, _if(inside))
+        body = _replaced(model, *graph.body, [(field, b"") for field in moved])
+    else:
+        body = model[graph.start : graph.end]  # depth itself needs it
+    return _replaced(model, 0, len(model), [(graph, _message(_MODEL_GRAPH, body + added))])
+
+
+def _graph(model: mmap.mmap | bytes) -> "_Field":
+    return next(field for field in _fields(model, 0, len(model)) if field.number == _MODEL_GRAPH)
+
+
+def _for_range_only(model: bytes, graph: "_Field") -> list["_Field"]:
+    """The nodes and initializers that `depth` does not need."""
     needed = {b"depth"}
-    kept: set[int] = set()
+    idle: list[_Field] = []
+    fields = [field for field in _fields(model, *graph.body) if field.number in (_GRAPH_NODE, _GRAPH_INITIALIZER)]
     # Nodes are in the order in which they run.
-    for field in reversed(fields):
-        if field.number == _GRAPH_NODE and not needed.isdisjoint(_texts(model, field, _NODE_OUTPUT)):
+    for field in (field for field in reversed(fields) if field.number == _GRAPH_NODE):
+        if needed.isdisjoint(_texts(model, field, _NODE_OUTPUT)):
+            idle.append(field)
+        else:
             needed.update(_read_names(model, *field.body, "node"))
-            kept.add(field.key)
-    names = {_GRAPH_INITIALIZER: _TENSOR_NAME, _GRAPH_OUTPUT: _VALUE_NAME}
-    for field in fields:
-        wanted = {b"depth"} if field.number == _GRAPH_OUTPUT else needed
-        if field.number in names and not wanted.isdisjoint(_texts(model, field, names[field.number])):
-            kept.add(field.key)
-    left_out = {_GRAPH_NODE, *names}
-    body = b"".join(
-        model[field.key : field.end] for field in fields if field.key in kept or field.number not in left_out
+    tensors = (field for field in fields if field.number == _GRAPH_INITIALIZER)
+    idle += [field for field in tensors if needed.isdisjoint(_texts(model, field, _TENSOR_NAME))]
+    return sorted(idle, key=lambda field: field.key)
+
+
+_IN_BRANCH = b"dap.in_range"  # names within a branch must be others than those around it
+
+
+def _if(inside: bytes) -> bytes:
+    """A node that gives `in_range` from these nodes and initializers, or nothing."""
+    empty = b"".join(bytes((_TENSOR_DIMS << 3, length)) for length in (0, 1, 1, 1)) + bytes((_TENSOR_TYPE << 3, _FLOAT))
+    nothing = _message(_NODE_OUTPUT, _IN_BRANCH) + _message(_NODE_OPERATOR, b"Constant")
+    nothing += _attribute(b"value", _ATTRIBUTE_TENSOR, _TENSOR, empty)
+    output = _message(_GRAPH_OUTPUT, _value(_IN_BRANCH, _FLOAT))
+    branches = {b"then_branch": inside, b"else_branch": _message(_GRAPH_NODE, nothing)}
+    return b"".join(
+        (
+            _message(_NODE_INPUT, SWITCH.encode()),
+            _message(_NODE_OUTPUT, b"in_range"),
+            _message(_NODE_OPERATOR, b"If"),
+            *(
+                _attribute(name, _ATTRIBUTE_GRAPH, _GRAPH, _message(_GRAPH_NAME, name) + body + output)
+                for name, body in branches.items()
+            ),
+        )
     )
-    return b"".join((model[: graph.key], _message(_MODEL_GRAPH, body), model[graph.end :]))
+
+
+def _attribute(name: bytes, place: int, kind: int, body: bytes) -> bytes:
+    parts = (_message(_ATTRIBUTE_NAME, name), _message(place, body), _to_varint(_ATTRIBUTE_TYPE << 3), bytes((kind,)))
+    return _message(_NODE_ATTRIBUTE, b"".join(parts))
+
+
+def _value(name: bytes, element: int, shape: bytes = b"") -> bytes:
+    tensor = bytes((_TENSOR_TYPE_ELEMENT << 3, element)) + shape
+    return _message(_VALUE_NAME, name) + _message(_VALUE_TYPE, _message(_TYPE_TENSOR, tensor))
+
+
+def _renamed(model: bytes, field: "_Field", name: bytes, other: bytes) -> bytes:
+    """A field of a graph with what a node reads or makes under `name` under another one."""
+    if field.number != _GRAPH_NODE:
+        return model[field.key : field.end]
+    found = [
+        (part, _message(part.number, other))
+        for part in _fields(model, *field.body)
+        if part.number in (_NODE_INPUT, _NODE_OUTPUT) and model[part.start : part.end] == name
+    ]
+    return _message(_GRAPH_NODE, _replaced(model, *field.body, found))
 
 
 def size_from_json(text: str) -> tuple[int, int]:
@@ -227,9 +309,7 @@ def _pointing(data: mmap.mmap, tensor: "_Field", raw: "_Field", path: Path) -> b
         for key, value in place.items()
     )
     location = bytes((_TENSOR_DATA_LOCATION << 3, _EXTERNAL))
-    return _message(
-        _GRAPH_INITIALIZER, b"".join((data[tensor.start : raw.key], data[raw.end : tensor.end], *entries, location))
-    )
+    return _message(_GRAPH_INITIALIZER, b"".join((_replaced(data, *tensor.body, [(raw, b"")]), *entries, location)))
 
 
 def _texts(data: bytes, message: "_Field", number: int) -> Iterator[bytes]:
@@ -290,6 +370,15 @@ def _varint(data: mmap.mmap | bytes, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
     raise IndexError
+
+
+def _replaced(data: mmap.mmap | bytes, start: int, end: int, replacements: Sequence[tuple["_Field", bytes]]) -> bytes:
+    """What is from `start` to `end`, other bytes for some of its fields, which come in their order."""
+    parts: list[bytes] = []
+    for field, other in replacements:
+        parts += [data[start : field.key], other]
+        start = field.end
+    return b"".join((*parts, data[start:end]))
 
 
 def _message(number: int, body: bytes) -> bytes:

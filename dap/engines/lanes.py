@@ -13,6 +13,7 @@ import onnxruntime as ort
 
 from dap.engines.base import Inference, no_range
 from dap.engines.sessions import CPU, new_session, output_names
+from dap.graph import SWITCH
 
 # Beyond so many cores, or so large a file, all cores run one batch together.
 _MAX_LANES = 4
@@ -56,8 +57,8 @@ class Lanes:
     for each, 10.0 to 10.6 in 4 out of 8 with one for both.) Nor is anything on many cores, where a panorama that comes
     while another runs would get one of the many.
 
-    Who asks for no range masks gets sessions without them, which take a seventh less time. They have weights of their
-    own, too, and are made when they are first needed.
+    Who asks for no range masks has them switched off in the same session (`dap.graph.with_switch`), which takes a
+    seventh less time.
 
     Attributes:
         count: runs that may be in progress at a time.
@@ -67,47 +68,39 @@ class Lanes:
         self._path = path
         self._crowd = crowd
         self._thresholds = thresholds
-        self._cores = cores
-        self._is_small = path.stat().st_size <= _MAX_BYTES_TWICE
-        self.count = cores if cores <= _MAX_LANES and self._is_small else 1
-        self._shared = {True: session}
-        self._idle: dict[bool, list[ort.InferenceSession]] = {True: [], False: []}
+        is_small = path.stat().st_size <= _MAX_BYTES_TWICE
+        self.count = cores if cores <= _MAX_LANES and is_small else 1
+        self._on_all_cores = session
+        self._idle: list[ort.InferenceSession] = []
         self._lock = threading.Lock()
-        self._opening = threading.Lock()
 
     def run(self, panoramas: npt.NDArray[np.uint8], *, in_range: bool) -> Inference:
         """See `dap.engines.base.Engine.infer`; raises what ONNX Runtime raises."""
-        form = in_range or not self._is_small
         with self._crowd.one_more() as is_alone:
             if self.count == 1 or (is_alone and len(panoramas) == 1):
-                return self._run(self._on_all_cores(form), panoramas, in_range)
+                return self._run(self._on_all_cores, panoramas, in_range)
             if len(panoramas) > 1:
                 return self._side_by_side(panoramas, in_range)
-            with self._single_threaded(form) as session:
+            with self._single_threaded() as session:
                 return self._run(session, panoramas, in_range)
 
     def _run(self, session: ort.InferenceSession, panoramas: npt.NDArray[np.uint8], in_range: bool) -> Inference:
-        depth, *rest = session.run(list(output_names(in_range)), {"panorama": panoramas})
+        inputs = {"panorama": panoramas, SWITCH: np.array(in_range)}
+        depth, *rest = session.run(list(output_names(in_range)), inputs)
         return Inference(depth, *(rest or [no_range(depth)]))
 
-    def _on_all_cores(self, form: bool) -> ort.InferenceSession:
-        with self._opening:
-            if form not in self._shared:
-                self._shared[form] = new_session(self._path, self._cores, [CPU], in_range=form)
-            return self._shared[form]
-
     @contextmanager
-    def _single_threaded(self, form: bool) -> Iterator[ort.InferenceSession]:
+    def _single_threaded(self) -> Iterator[ort.InferenceSession]:
         """A session for whoever holds it alone. Made when needed: who has one panorama at a time never needs any."""
         with self._lock:
-            session = self._idle[form].pop() if self._idle[form] else None
+            session = self._idle.pop() if self._idle else None
         if session is None:
-            session = new_session(self._path, 1, [CPU], in_range=form)
+            session = new_session(self._path, 1, [CPU])
         try:
             yield session
         finally:
             with self._lock:
-                self._idle[form].append(session)
+                self._idle.append(session)
 
     def _side_by_side(self, panoramas: npt.NDArray[np.uint8], in_range: bool) -> Inference:
         """A batch panorama by panorama; each lane takes the next that waits."""
@@ -117,11 +110,14 @@ class Lanes:
             np.empty((count, self._thresholds if in_range else 0, height, width), np.float32),
         )
 
+        is_wanted = np.array(in_range)
+
         def run(index: int) -> None:
             part = slice(index, index + 1)
-            with self._single_threaded(in_range) as session:
+            with self._single_threaded() as session:
                 binding = session.io_binding()
                 binding.bind_cpu_input("panorama", panoramas[part])
+                binding.bind_cpu_input(SWITCH, is_wanted)
                 for name in output_names(in_range):
                     values = getattr(inference, name)[part]
                     binding.bind_output(name, "cpu", 0, np.float32, values.shape, values.ctypes.data)

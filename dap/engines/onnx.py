@@ -14,7 +14,7 @@ from dap.engines.failures import as_engine_error
 from dap.engines.lanes import Crowd, Lanes
 from dap.engines.sessions import FAILURES, new_session, open_session
 from dap.errors import EngineError, ModelFileInvalid
-from dap.graph import GraphMetadata
+from dap.graph import SWITCH, GraphMetadata
 from dap.models import Model
 from dap.resolutions import Size
 
@@ -102,7 +102,7 @@ class OnnxEngine:
 
 
 def _check_signature(session: ort.InferenceSession, metadata: GraphMetadata, path: Path) -> None:
-    """The inputs and outputs by name, type and shape; the batch is open."""
+    """The inputs and outputs by name, type and shape; the batch is open. The switch is not the file's."""
     height, width = metadata.input_size
     expected = {
         "panorama": ("tensor(uint8)", [height, width, 3]),
@@ -110,5 +110,6 @@ def _check_signature(session: ort.InferenceSession, metadata: GraphMetadata, pat
         "in_range": ("tensor(float)", [len(metadata.thresholds), height, width]),
     }
     found = {value.name: (value.type, value.shape[1:]) for value in (*session.get_inputs(), *session.get_outputs())}
+    found.pop(SWITCH, None)
     if found != expected:
         raise ModelFileInvalid(f"{path.name} has the inputs and outputs {found}: expected {expected}.")

@@ -16,7 +16,7 @@ from dap.engines.base import parse_device
 from dap.engines.cuda import CudaDevice
 from dap.engines.memory import give_back
 from dap.errors import EngineUnavailable, ModelFileInvalid
-from dap.graph import outline, without_range
+from dap.graph import outline, with_switch, without_range
 
 _log = logging.getLogger(__name__)
 
@@ -160,7 +160,14 @@ def _cuda_options(path: Path, number: int, arena_gb: float | None) -> dict[str, 
 
 
 def new_session(path: Path, threads: int, providers: Providers, *, in_range: bool = True) -> ort.InferenceSession:
-    """A session of its own, with weights of its own; without `in_range` it has no range masks, and does not run them.
+    """A session of its own, with weights of its own.
+
+    Args:
+        path: the ONNX file.
+        threads: that work on one panorama on the CPU.
+        providers: ONNX Runtime's execution providers. On the CPU the session has the input `dap.graph.SWITCH`;
+            elsewhere not, since CUDA can record no graph with a branch.
+        in_range: elsewhere than on the CPU: False for a session that has no range masks, and does not run them.
 
     Raises:
         EngineUnavailable: ONNX Runtime has no kernels for the precision of the file.
@@ -179,10 +186,13 @@ def new_session(path: Path, threads: int, providers: Providers, *, in_range: boo
     # A file that is parsed as a whole has its weights in memory twice: 1972 MB to load a ViT-L so, 1595 MB from an
     # outline, in half the time.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.resolve().parent))
-    source = outline(path) if in_range else without_range(outline(path))
+    source = outline(path)
     on_cpu = list(providers) == [CPU]
     if on_cpu:
-        ARENA.prepare(options)
+        source = with_switch(source)
+        ARENA.prepare(options, path.stat().st_size)
+    elif not in_range:
+        source = without_range(source)
     try:
         session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except native.NotImplemented as error:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from dap.errors import ModelFileInvalid
-from dap.graph import GraphMetadata, outline, read_graph_metadata, size_from_json, without_range
+from dap.graph import SWITCH, GraphMetadata, outline, read_graph_metadata, size_from_json, with_switch, without_range
 from tests.dap.graphs import METADATA, red_graph, save
 
 
@@ -187,3 +187,30 @@ def test_what_a_branch_reads_from_around_it_is_left() -> None:
     left = onnx.load_from_string(without_range(model.SerializeToString()))
     assert [node.output[0] for node in left.graph.node][-3:] == ["nearer", "nearer_float", "depth"]
     assert names(left.graph.initializer)[-2:] == ["thresholds", "is_day"]
+
+
+def test_behind_a_switch_is_what_only_range_masks_need() -> None:
+    model = red_graph()
+    switched = onnx.load_from_string(with_switch(model.SerializeToString()))
+    onnx.checker.check_model(switched, full_check=True)
+    assert names(switched.graph.input) == ["panorama", SWITCH]
+    assert switched.graph.output == model.graph.output
+    *outside, switch = switched.graph.node
+    assert [node.output[0] for node in outside] == ["red", "red_float", "metres", "one", "many", "depth"]
+    assert names(switched.graph.initializer) == ["red_channel", "divisor", "channel_axis", "copies"]
+    branches = {attribute.name: attribute.g for attribute in switch.attribute}
+    assert [node.op_type for node in branches["then_branch"].node] == ["Less", "Cast"]
+    assert names(branches["then_branch"].initializer) == ["thresholds"]
+    assert [node.op_type for node in branches["else_branch"].node] == ["Constant"]
+
+
+def test_range_masks_that_depth_itself_needs_are_behind_no_switch() -> None:
+    model = red_graph()
+    nodes = model.graph.node
+    nodes[5].output[0] = "depth_before"
+    nodes.append(helper.make_node("ReduceMax", ["in_range", "channel_axis"], ["any_in_range"], keepdims=0))
+    nodes.append(helper.make_node("Mul", ["any_in_range", "depth_before"], ["depth"]))
+    switched = onnx.load_from_string(with_switch(model.SerializeToString()))
+    onnx.checker.check_model(switched, full_check=True)
+    assert names(switched.graph.input) == ["panorama", SWITCH]
+    assert switched.graph.node == nodes

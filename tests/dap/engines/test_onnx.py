@@ -104,6 +104,16 @@ def test_what_only_range_masks_need_is_not_computed_without_them(tmp_path: Path,
     np.testing.assert_array_equal(engine.infer(red_panorama(*batch), in_range=False).depth[:, 3, 5], batch)
 
 
+def test_one_session_answers_who_wants_range_masks_and_who_does_not(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = CudaBuild(monkeypatch, starts=False).asked
+    engine = opened(red, device="cpu", threads=1)
+    for in_range in (True, False, True):
+        inference = engine.infer(red_panorama(15.0), in_range=in_range)
+        np.testing.assert_array_equal(inference.depth, np.full((1, *SIZE), 15.0))
+        assert inference.in_range[..., 3, 5].tolist() == ([[0, 1, 1, 1]] if in_range else [[]])
+    assert len(sessions) == 1
+
+
 def test_it_says_what_it_is(red: Path) -> None:
     engine = opened(red, device="cpu")
     assert (engine.name, engine.device, engine.input_size) == ("onnx", "cpu", SIZE)
