@@ -1,7 +1,7 @@
 """The sub-commands `dap export` and `dap verify`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,25 +9,27 @@ import click
 import torch
 
 from dap.checksums import sha256_of
-from dap.engines import create_engine
+from dap.engines import Precision, create_engine
 from dap.engines.cores import available_cores
 from dap.errors import InvalidParameter
 from dap.graph import GRAPH_PRECISIONS, GraphMetadata, GraphPrecision, read_graph_metadata
 from dap.model.checkpoints import load_network
+from dap.model.dap import DapNetwork
 from dap.models import Model, find_model, model_file, sibling_path
 from dap.options import PixelSize, device_option, json_option, option, threads_option
 from dap.resolutions import batch_limit
 from model_export.onnx import Target, export_onnx
 from model_export.samples import read_panoramas
 from model_export.tensorrt import export_tensorrt
-from model_export.verify import LIMITS, Agreement, Reference, compare_and_close, compare_on_cpu, default_panoramas
+from model_export.verify import LIMITS, Agreement, Reference, compare_and_close, compare_on_cpu
 
 panorama_option = option(
     "--panorama",
     "files",
     type=click.Path(exists=True, path_type=Path),
     multiple=True,
-    help="Panorama to compare on, or folder of them, once for each; by default some that are drawn, or the demo's.",
+    help="Panorama to compare on, or folder of them, once for each. By default some that are drawn, or the demo's in "
+    "many lights; `dap verify` compares on those in any case.",
 )
 
 
@@ -125,7 +127,7 @@ def export(
         found.append((file, agreement))
     find_model(output)  # what is left beside it of an older export is told now, and not when it is served
     for size, file in outputs.items() if target == "tensorrt" else ():
-        reference = Reference.of(network, read_panoramas(files, size) or default_panoramas(precision, size), size)
+        reference = Reference.of_given_or_drawn(network, read_panoramas(files, size), precision, size)
         largest = batch_limit(max_batch_size, size, sizes[0])
         found.append((file, export_tensorrt(file, reference, device=device, max_batch_size=largest)))
     _report(found, as_json)
@@ -142,7 +144,8 @@ def export(
     type=click.Choice(["onnx", "tensorrt", "torch"]),
     multiple=True,
     default=["onnx"],
-    help="What runs the files, once for each: onnx, on the CPU, or tensorrt. torch runs the checkpoint itself in bf16.",
+    help="What runs the files, once for each: onnx, on the CPU, or tensorrt. torch runs the checkpoint itself in bf16, "
+    "and on a GPU in fp16.",
 )
 @device_option
 @panorama_option
@@ -164,25 +167,33 @@ def verify(
     found: list[tuple[Path, Agreement]] = []
     for file in exported:
         metadata = read_graph_metadata(file)
-        panoramas = read_panoramas(files, metadata.input_size)
-        reference = Reference.of(
-            network, panoramas or default_panoramas(metadata.precision, metadata.input_size), metadata.input_size
-        )
-        if "onnx" in engines:
-            found.append((file, compare_on_cpu(file, reference)))
-        if "tensorrt" in engines:
-            engine = create_engine(find_model(file), "tensorrt", device=device)
-            found.append((file, compare_and_close(engine, reference, metadata.precision)))
-    if "torch" in engines:
-        panoramas = read_panoramas(files, source.input_size) or default_panoramas("bf16", source.input_size)
-        reference = Reference.of(network, panoramas, source.input_size)
-        engine = create_engine(source, "torch", device=device, threads=threads, precision="bf16")
-        found.append((path, compare_and_close(engine, reference, "bf16")))
+        for reference in _references(network, files, metadata.precision, metadata.input_size):
+            if "onnx" in engines:
+                found.append((file, compare_on_cpu(file, reference)))
+            if "tensorrt" in engines:
+                engine = create_engine(find_model(file), "tensorrt", device=device)
+                found.append((file, compare_and_close(engine, reference, metadata.precision)))
+    for reference in _references(network, files, "bf16", source.input_size) if "torch" in engines else ():
+        lower: tuple[Precision, ...] = ("bf16", "fp16")
+        for precision in lower:
+            engine = create_engine(source, "torch", device=device, threads=threads, precision=precision)
+            found.append((path, compare_and_close(engine, reference, precision)))
+            if engine.device == "cpu":
+                break  # which has no fp16 that is worth the wait
     if not found:
         raise InvalidParameter("Nothing to compare: expected exported files, or --engine torch.")
     _report(found, as_json)
     for _, agreement in found:
         agreement.require()
+
+
+def _references(
+    network: DapNetwork, files: Sequence[Path], precision: GraphPrecision, size: tuple[int, int]
+) -> Iterator[Reference]:
+    """What the network says of panoramas that are drawn here, and of those in these files."""
+    yield Reference.of_given_or_drawn(network, None, precision, size)
+    if files:
+        yield Reference.of(network, read_panoramas(files, size), size)
 
 
 def _checkpoint(name_or_path: str) -> tuple[Model, Path]:
@@ -208,7 +219,7 @@ def _report(found: Sequence[tuple[Path, Agreement]], as_json: bool) -> None:
     for path, agreement in found:
         click.echo(
             f"{path}, {path.stat().st_size / 1e6:.1f} MB, {agreement.precision} by {agreement.engine}, "
-            f"against the network on {agreement.panoramas} panoramas:"
+            f"against the network on {agreement.panoramas} panoramas, {agreement.source}:"
         )
         limits = LIMITS[agreement.precision]
         for name, value in asdict(agreement).items():

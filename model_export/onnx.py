@@ -28,7 +28,7 @@ from model_export.precision import lowered
 from model_export.quantize import Quantizer
 from model_export.samples import scene_panoramas
 from model_export.symmetric import SymmetricQuantizer
-from model_export.verify import Agreement, Reference, compare_on_cpu, default_panoramas
+from model_export.verify import Agreement, Reference, compare_on_cpu
 
 # ONNX Runtime 1.18 and later read this opset and the format (IR 10) that goes with it.
 _OPSET = 20
@@ -68,8 +68,7 @@ def export_onnx(
         VerificationFailed: the exported graph says something else than the network; nothing is written.
     """
     graph = to_graph(PixelNetwork(network), metadata)
-    panoramas = panoramas or default_panoramas(metadata.precision, metadata.input_size)
-    reference = Reference.of(network, panoramas, metadata.input_size)
+    reference = Reference.of_given_or_drawn(network, panoramas, metadata.precision, metadata.input_size)
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder,
@@ -96,10 +95,7 @@ def _candidates(
     """The graph in its precision, with ever less of it lowered."""
     if metadata.precision == "fp32":
         yield graph
-    elif metadata.precision in ("bf16", "fp16"):
-        for layers in precision.FLOAT32_LAYERS:
-            yield lowered(graph, metadata.precision, layers)
-    else:
+    elif metadata.precision == "int8" or metadata.precision == "fp8":
         found = calibration or scene_panoramas(metadata.input_size, _CALIBRATION_SCENES, _CALIBRATION_SEED)
         panoramas = [resize_pixels(panorama, metadata.input_size) for panorama in found]
         if metadata.precision == "fp8" or target == "tensorrt":
@@ -110,6 +106,9 @@ def _candidates(
             with Quantizer(graph, panoramas) as quantizer:
                 for layers in quantize.FLOAT32_LAYERS:
                     yield quantizer.quantized(layers)
+    else:
+        for layers in precision.FLOAT32_LAYERS:
+            yield lowered(graph, metadata.precision, layers)
 
 
 def to_graph(network: PixelNetwork, metadata: GraphMetadata) -> onnx.ModelProto:

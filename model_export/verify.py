@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,8 @@ LIMITS: dict[GraphPrecision, dict[str, float]] = {
 }
 """What an `Agreement` may be at most (`mask_iou`: at least) for an export to be blessed."""
 
+Source = Literal["drawn", "given"]
+
 _BATCHES = (1, 2, 3)
 _SCENES, _SCENES_SEED = 6, 1
 
@@ -53,6 +56,7 @@ class Agreement:
         mask_iou: intersection over union of the range masks, of the worst threshold.
         seam_error: how far the two sides of the left/right border are apart, as `dap.seam.seam_error`, on average.
         network_seam_error: the same of the network.
+        source: of the panoramas: `drawn` by this project (`default_panoramas`), or `given`.
     """
 
     engine: str
@@ -65,6 +69,7 @@ class Agreement:
     mask_iou: float
     seam_error: float
     network_seam_error: float
+    source: Source = "given"
 
     @property
     def broken(self) -> list[str]:
@@ -97,27 +102,49 @@ class Reference:
         depth: float64 (B, H, W), metres.
         in_range: float64 (B, T, H, W).
         far_m: the network's farthest depth, metres.
+        source: see `Agreement`.
     """
 
     pixels: npt.NDArray[np.uint8]
     depth: npt.NDArray[np.float64]
     in_range: npt.NDArray[np.float64]
     far_m: float
+    source: Source = "given"
 
     @classmethod
-    def of(cls, network: DapNetwork, panoramas: Sequence[npt.NDArray[np.uint8]], size: tuple[int, int]) -> "Reference":
+    def of(
+        cls,
+        network: DapNetwork,
+        panoramas: Sequence[npt.NDArray[np.uint8]],
+        size: tuple[int, int],
+        source: Source = "given",
+    ) -> "Reference":
         """Run the network, in evaluation mode, float32, on the CPU, on one panorama at a time.
 
         Args:
             network: of the checkpoint.
             panoramas: uint8 (H, W, 3) of any size.
             size: (H, W) at which the network sees them.
+            source: see `Agreement`.
         """
         pixels = np.stack([resize_pixels(panorama, size) for panorama in panoramas])
         with torch.inference_mode():
             outputs = [PixelNetwork(network)(torch.from_numpy(panorama)[None]) for panorama in pixels]
         depth, in_range = (torch.cat(maps).double().numpy() for maps in zip(*outputs, strict=True))
-        return cls(pixels, depth, in_range, network.config.far_m)
+        return cls(pixels, depth, in_range, network.config.far_m, source)
+
+    @classmethod
+    def of_given_or_drawn(
+        cls,
+        network: DapNetwork,
+        given: Sequence[npt.NDArray[np.uint8]] | None,
+        precision: GraphPrecision,
+        size: tuple[int, int],
+    ) -> "Reference":
+        """As `of`; where no panoramas are given, those of `default_panoramas`."""
+        if given:
+            return cls.of(network, given, size)
+        return cls.of(network, default_panoramas(precision, size), size, "drawn")
 
     def compare(self, engine: Engine, precision: GraphPrecision, name: str | None = None) -> Agreement:
         """Run an engine on the same panoramas, in batches of 1, 2 and 3: an item that leaks into its neighbour shows.
@@ -145,6 +172,7 @@ class Reference:
             mask_iou=_worst_iou(in_range > 0.5, self.in_range > 0.5),
             seam_error=_mean_seam_error(depth),
             network_seam_error=_mean_seam_error(self.depth.astype(np.float32)),
+            source=self.source,
         )
 
 
@@ -170,8 +198,8 @@ def verify(path: Path, network: DapNetwork, panoramas: Sequence[npt.NDArray[np.u
         EngineError: the file does not run, or gives what is no number.
     """
     metadata = read_graph_metadata(path)
-    panoramas = panoramas or default_panoramas(metadata.precision, metadata.input_size)
-    return compare_on_cpu(path, Reference.of(network, panoramas, metadata.input_size))
+    reference = Reference.of_given_or_drawn(network, panoramas, metadata.precision, metadata.input_size)
+    return compare_on_cpu(path, reference)
 
 
 def compare_on_cpu(path: Path, reference: Reference) -> Agreement:

@@ -29,19 +29,24 @@ def run(command: click.Command, *arguments: object) -> Result:
 def test_verify_prints_the_numbers_beside_their_limits(checkpoint: Path, exported: Path) -> None:
     result = run(verify, exported, "--against", checkpoint)
     assert result.exit_code == 0
-    assert "fp32 by onnx, against the network on 6 panoramas" in result.stdout
+    assert "fp32 by onnx, against the network on 6 panoramas, drawn:" in result.stdout
     assert "absrel" in result.stdout
     assert "(limit 1e-05)" in result.stdout
     assert "network_seam_error" in result.stdout
 
 
-def test_verify_takes_panoramas_of_ones_own_and_speaks_json(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
+def test_verify_takes_panoramas_of_ones_own_beside_those_drawn_and_speaks_json(
+    checkpoint: Path, exported: Path, tmp_path: Path
+) -> None:
     Image.fromarray(sample_panoramas((64, 128))[3]).save(tmp_path / "pano.png")
     result = run(verify, exported, "--against", checkpoint, "--panorama", tmp_path / "pano.png", "--json")
-    (found,) = json.loads(result.stdout)["agreements"]
-    assert found["agreement"]["panoramas"] == 1
-    assert found["bytes"] == exported.stat().st_size
-    assert found["limits"]["absrel"] == 1e-5
+    found = json.loads(result.stdout)["agreements"]
+    assert [(one["agreement"]["source"], one["agreement"]["panoramas"]) for one in found] == [
+        ("drawn", 6),
+        ("given", 1),
+    ]
+    assert {one["bytes"] for one in found} == {exported.stat().st_size}
+    assert {one["limits"]["absrel"] for one in found} == {1e-5}
 
 
 def test_verify_ends_with_an_error_where_the_two_disagree(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
