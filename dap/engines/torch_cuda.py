@@ -49,8 +49,8 @@ class CudaLanes:
     All work is on one stream, one batch after the other. Each lane has a stream for its copies and memory of its own
     for what is copied, page-locked on the host. The work waits for the event that ends the lane's upload, the download
     for the one that ends its work, and the caller for the one that ends its download: so nothing is read before it is
-    written. A lane has its next caller after that: so nothing is overwritten before it is read. No one waits for the
-    whole device.
+    written. A lane has its next caller after that: so nothing is overwritten before it is read. Where all is well no
+    one waits for the whole device, but to record.
 
     Args:
         network: on the device, in the types that it runs in.
@@ -114,8 +114,9 @@ class CudaLanes:
             try:
                 answers = self._through(lane, torch.from_numpy(panoramas), (count, channels, height, width), in_range)
             except RuntimeError:
-                with suppress(RuntimeError):
-                    torch.cuda.synchronize()  # what is left of it must not meet the lane's next run
+                # What is left of it must not meet the lane's next run. Who waits for the device breaks a recording.
+                with _process, suppress(RuntimeError):
+                    torch.cuda.synchronize()
                 raise
             return Inference(answers[:, 0].clone().numpy(), answers[:, 1:].clone().numpy())
 
