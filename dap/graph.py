@@ -39,9 +39,9 @@ _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _VALUE_NAME, _VALUE_TYPE = 1, 2
 _TYPE_TENSOR, _TENSOR_TYPE_ELEMENT, _TENSOR_TYPE_SHAPE = 1, 1, 2
 _FLOAT, _BOOL = 1, 9
-# Weights of fewer bytes stay in the outline of a file. ONNX Runtime makes something else of all that are larger, so
-# that it has nothing of the file in use once it is loaded, which may then be overwritten.
+# Weights of fewer bytes stay in the outline of a file. These operators bring larger ones into a layout of their own.
 _LARGE = 64 * 1024
+_RELAID = {b"Conv", b"MatMul"}
 SWITCH = "with_range"
 """The input that `with_switch` adds."""
 _DEEPEST = 32  # messages within messages; ours have four
@@ -139,7 +139,9 @@ def read_graph_metadata(path: Path) -> GraphMetadata:
 def outline(path: Path) -> bytes:
     """The ONNX file at `path` without its large weights: in their place stands where in the file they are.
 
-    Whoever loads this reads them one by one, and never has the whole file in memory beside what it makes of it.
+    Whoever loads this reads them one by one, and never has the whole file in memory beside what it makes of it. ONNX
+    Runtime makes something else of each, so that it uses nothing of the file once it is loaded, and the file may be
+    overwritten. Behind `with_switch` it does so for convolutions and products only: other weights there stay.
 
     Args:
         path: a file that `read_graph_metadata` has found sound. It is named by its last part, links resolved; the
@@ -148,10 +150,18 @@ def outline(path: Path) -> bytes:
     real = path.resolve()
     with real.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as model:
         graph = _graph(model)
+        stay = {
+            name
+            for node in _for_range_only(model, graph)
+            if node.number == _GRAPH_NODE and _RELAID.isdisjoint(_texts(model, node, _NODE_OPERATOR))
+            for name in _texts(model, node, _NODE_INPUT)
+        }
         large = [
             (tensor, _pointing(model, tensor, raw, real))
             for tensor in _fields(model, *graph.body)
-            if tensor.number == _GRAPH_INITIALIZER and (raw := _large_data(model, tensor))
+            if tensor.number == _GRAPH_INITIALIZER
+            and (raw := _large_data(model, tensor))
+            and stay.isdisjoint(_texts(model, tensor, _TENSOR_NAME))
         ]
         return _replaced(model, 0, len(model), [(graph, _message(_MODEL_GRAPH, _replaced(model, *graph.body, large)))])
 
@@ -199,7 +209,7 @@ def _graph(model: mmap.mmap | bytes) -> "_Field":
     return next(field for field in _fields(model, 0, len(model)) if field.number == _MODEL_GRAPH)
 
 
-def _for_range_only(model: bytes, graph: "_Field") -> list["_Field"]:
+def _for_range_only(model: mmap.mmap | bytes, graph: "_Field") -> list["_Field"]:
     """The nodes and initializers that `depth` does not need."""
     needed = {b"depth"}
     idle: list[_Field] = []
@@ -312,11 +322,11 @@ def _pointing(data: mmap.mmap, tensor: "_Field", raw: "_Field", path: Path) -> b
     return _message(_GRAPH_INITIALIZER, b"".join((_replaced(data, *tensor.body, [(raw, b"")]), *entries, location)))
 
 
-def _texts(data: bytes, message: "_Field", number: int) -> Iterator[bytes]:
+def _texts(data: mmap.mmap | bytes, message: "_Field", number: int) -> Iterator[bytes]:
     return (data[field.start : field.end] for field in _fields(data, *message.body) if field.number == number)
 
 
-def _read_names(data: bytes, start: int, end: int, message: str) -> Iterator[bytes]:
+def _read_names(data: mmap.mmap | bytes, start: int, end: int, message: str) -> Iterator[bytes]:
     """What a node reads, and what the nodes of the graphs within it read, which see the names around them."""
     for field in _fields(data, start, end):
         if message == "node" and field.number == _NODE_INPUT:

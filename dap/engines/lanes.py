@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from dap.engines.base import Inference, no_range
+from dap.engines.base import Inference
 from dap.engines.sessions import CPU, new_session, output_names
 from dap.graph import SWITCH
 
@@ -85,9 +85,21 @@ class Lanes:
                 return self._run(session, panoramas, in_range)
 
     def _run(self, session: ort.InferenceSession, panoramas: npt.NDArray[np.uint8], in_range: bool) -> Inference:
-        inputs = {"panorama": panoramas, SWITCH: np.array(in_range)}
-        depth, *rest = session.run(list(output_names(in_range)), inputs)
-        return Inference(depth, *(rest or [no_range(depth)]))
+        inference = self._room(panoramas, in_range)
+        _fill(inference, session, panoramas)
+        return inference
+
+    def _room(self, panoramas: npt.NDArray[np.uint8], in_range: bool) -> Inference:
+        """Arrays for an answer.
+
+        Those that ONNX Runtime makes lie amid the memory that it computes in for as long as somebody has them, and the
+        next run finds no room for its largest values between them: a ViT-L then takes 270 MB more.
+        """
+        count, height, width = panoramas.shape[:3]
+        thresholds = self._thresholds if in_range else 0
+        return Inference(
+            np.empty((count, height, width), np.float32), np.empty((count, thresholds, height, width), np.float32)
+        )
 
     @contextmanager
     def _single_threaded(self) -> Iterator[ort.InferenceSession]:
@@ -104,27 +116,28 @@ class Lanes:
 
     def _side_by_side(self, panoramas: npt.NDArray[np.uint8], in_range: bool) -> Inference:
         """A batch panorama by panorama; each lane takes the next that waits."""
-        count, height, width = panoramas.shape[:3]
-        inference = Inference(
-            np.empty((count, height, width), np.float32),
-            np.empty((count, self._thresholds if in_range else 0, height, width), np.float32),
-        )
-
-        is_wanted = np.array(in_range)
+        inference = self._room(panoramas, in_range)
 
         def run(index: int) -> None:
             part = slice(index, index + 1)
             with self._single_threaded() as session:
-                binding = session.io_binding()
-                binding.bind_cpu_input("panorama", panoramas[part])
-                binding.bind_cpu_input(SWITCH, is_wanted)
-                for name in output_names(in_range):
-                    values = getattr(inference, name)[part]
-                    binding.bind_output(name, "cpu", 0, np.float32, values.shape, values.ctypes.data)
-                session.run_with_iobinding(binding)
+                _fill(Inference(inference.depth[part], inference.in_range[part]), session, panoramas[part])
 
         with ThreadPoolExecutor(self.count, "lane") as callers:
-            runs = [callers.submit(run, index) for index in range(count)]
+            runs = [callers.submit(run, index) for index in range(len(panoramas))]
         for finished in runs:
             finished.result()
         return inference
+
+
+def _fill(inference: Inference, session: ort.InferenceSession, panoramas: npt.NDArray[np.uint8]) -> None:
+    """Run a session and have it write what it finds into these arrays, with range masks if there is room for any."""
+    in_range = inference.in_range.size > 0
+    is_wanted = np.array(in_range)  # a binding does not keep what it points to
+    binding = session.io_binding()
+    binding.bind_cpu_input("panorama", panoramas)
+    binding.bind_cpu_input(SWITCH, is_wanted)
+    for name in output_names(in_range):
+        values = getattr(inference, name)
+        binding.bind_output(name, "cpu", 0, np.float32, values.shape, values.ctypes.data)
+    session.run_with_iobinding(binding)

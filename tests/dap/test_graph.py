@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from dap.errors import ModelFileInvalid
-from dap.graph import SWITCH, GraphMetadata, outline, read_graph_metadata, size_from_json, with_switch, without_range
+from dap.graph import (
+    SWITCH,
+    GraphMetadata,
+    outline,
+    read_graph_metadata,
+    size_from_json,
+    with_switch,
+    without_range,
+)
 from tests.dap.graphs import METADATA, red_graph, save
 
 
@@ -156,6 +164,17 @@ def test_an_outline_says_where_in_the_file_the_large_weights_are(tmp_path: Path)
     for tensor in left.graph.initializer:
         tensor.ClearField("data_location")
     assert left == model
+
+
+def test_weights_behind_a_switch_that_are_no_convolution_stay_in_the_outline(tmp_path: Path) -> None:
+    model = red_graph()
+    for name in ("added", "multiplied"):
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros((200, 200), np.float32), name))
+    model.graph.node.append(helper.make_node("MatMul", ["multiplied", "nearer_float"], ["product"]))
+    model.graph.node.append(helper.make_node("Add", ["added", "product"], ["in_range"]))
+    model.graph.node[7].output[0] = "nearer_float"
+    left = onnx.load_from_string(outline(save(model, tmp_path / "red.onnx")))
+    assert [tensor.name for tensor in left.graph.initializer if tensor.external_data] == ["multiplied"]
 
 
 def test_an_outline_of_small_weights_is_the_file(tmp_path: Path) -> None:

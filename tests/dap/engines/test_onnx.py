@@ -104,8 +104,23 @@ def test_what_only_range_masks_need_is_not_computed_without_them(tmp_path: Path,
     np.testing.assert_array_equal(engine.infer(red_panorama(*batch), in_range=False).depth[:, 3, 5], batch)
 
 
+def test_an_answer_is_not_overwritten_by_the_next(red: Path) -> None:
+    engine = opened(red, device="cpu", threads=1)
+    first = engine.infer(red_panorama(5.0))
+    engine.infer(red_panorama(30.0))
+    np.testing.assert_array_equal(first.depth, np.full((1, *SIZE), 5.0))
+    assert first.in_range.min() == 1
+
+
 def test_one_session_answers_who_wants_range_masks_and_who_does_not(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sessions = CudaBuild(monkeypatch, starts=False).asked
+    sessions: list[bytes] = []
+    real = onnxruntime.InferenceSession
+
+    def session(source: bytes, *options: Any, **rest: Any) -> onnxruntime.InferenceSession:
+        sessions.append(source)
+        return real(source, *options, **rest)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     engine = opened(red, device="cpu", threads=1)
     for in_range in (True, False, True):
         inference = engine.infer(red_panorama(15.0), in_range=in_range)
