@@ -183,22 +183,27 @@ class PipelineConfig:
 _PIPELINE = TypeAdapter(PipelineConfig)
 
 
+# Always, by factors of up to 1.2 and a tenth of a turn of hue; the paper does so to every other panorama.
+_PAPER_AUGMENTATION = AugmentationConfig(
+    strength=1.0, exposure=0.18, contrast=0.18, saturation=0.18, hue=0.63, gamma=0.0, white_balance=0.0,
+    blur=0.0, noise=0.0, soften=0.0,
+)  # fmt: skip
+
+# What goes on from an earlier stage has convolutions that ImageNet taught, and are still to be changed little.
+_GENTLE = (ParameterGroup(r"encoder\.(stem|stages)\.", 0.1), ParameterGroup("", 1.0))
+
+
 def _paper() -> PipelineConfig:
     """The sizes are the paper's. Not published, so choices: epochs, batch, what is spherical, how data are mixed.
 
     Data are mixed by their sizes, as if each panorama were drawn alike. About ten passes over the labelled panoramas in
     stage 1, three over those of stage 2, two over those of stage 3, 32 at a time.
     """
-    # Always, by factors of up to 1.2 and a tenth of a turn of hue; the paper does so to every other panorama.
-    augmentation = AugmentationConfig(
-        strength=1.0, exposure=0.18, contrast=0.18, saturation=0.18, hue=0.63, gamma=0.0, white_balance=0.0,
-        blur=0.0, noise=0.0, soften=0.0,
-    )  # fmt: skip
     stage = TrainingConfig(
         network=NetworkConfig("vit-l", thresholds=(100.0,), spherical=False, depth_activation="linear"),
         phases=(Phase(height=512, steps=34_000, batch=32),),
         loss=LOSS_PRESETS["paper"],
-        augmentation=augmentation,
+        augmentation=_PAPER_AUGMENTATION,
         optimizer=OPTIMIZER_PRESETS["paper"],
         report=ReportConfig(log=50, evaluate=2000, checkpoint=1000),
         initial="dinov3",
@@ -220,7 +225,7 @@ def _paper() -> PipelineConfig:
         pseudo_share_3=0.95,
         # Its loaders suggest so; see there what a picture beside depth is worth.
         discriminator=DiscriminatorConfig(
-            picture="none", sky=False, target="zero", augmentation=replace(augmentation, strength=0.0)
+            picture="none", sky=False, target="zero", augmentation=replace(_PAPER_AUGMENTATION, strength=0.0)
         ),
         labelling=LabellingConfig(precision="bf16"),
     )
@@ -236,9 +241,7 @@ def _dap_s() -> PipelineConfig:
         initial="imagenet",
         precision="bf16",
     )
-    # What goes on from an earlier stage has convolutions that ImageNet taught, and are still to be changed little.
-    gentle = (ParameterGroup(r"encoder\.(stem|stages)\.", 0.1), ParameterGroup("", 1.0))
-    further = replace(stage.optimizer, learning_rate=5e-4, warmup_steps=50, cooldown_steps=150, groups=gentle)
+    further = replace(stage.optimizer, learning_rate=5e-4, warmup_steps=50, cooldown_steps=150, groups=_GENTLE)
     return PipelineConfig(
         labelled=(ShardData("dap-s-labelled", scenes=Scenes(2880, 50_000_000, 256)),),
         unlabelled=(ShardData("dap-s-real-like", scenes=Scenes(1280, 60_000_000, 256, domain="real-like")),),
@@ -281,61 +284,79 @@ def _dap_s() -> PipelineConfig:
 
 
 def _small() -> PipelineConfig:
-    """Half an hour on one CPU core, all rendered: the three stages with an encoder that has seen photographs.
+    """Twenty minutes on one CPU core, all rendered: the three stages from clean labelled scenes to photographs.
 
-    The labelled panoramas that stages learn from are few, 128, the same for all, and there are 47 without labels
-    for each (in the paper 18). All the others are held out: from 68 pairs of truth and prediction a discriminator
-    learns nothing that ranks, from 1,600 it does. As in the paper, as many indoor as outdoor ones are selected.
+    As in the paper, what has labels looks as synthetic data do, and stage 1 changes its colours as little; each stage
+    is longer than the one before, the later ones go on from the earlier, and a third of the pseudo-labels is selected,
+    as many indoor as outdoor ones. Stages 2 and 3 perturb what is pseudo-labelled. All have the same labels, 1,600
+    panoramas: what sets stage 3 apart from stage 1 are pseudo-labels and steps (`labels-alone` of
+    `training.experiments` has the steps alone).
     """
+    first = TrainingConfig(
+        network=NetworkConfig("efficientnet-lite0"),
+        phases=(Phase(height=64, steps=600, batch=8),),
+        augmentation=_PAPER_AUGMENTATION,
+        optimizer=OptimizerConfig(warmup_steps=100, cooldown_steps=200),
+        report=ReportConfig(log=50, evaluate=500, checkpoint=250),
+        initial="imagenet",
+        precision="bf16",
+    )
 
-    def stage(steps: int, cooldown: int) -> TrainingConfig:
-        return TrainingConfig(
-            network=NetworkConfig("efficientnet-lite0"),
-            phases=(Phase(height=64, steps=steps, batch=8),),
-            optimizer=OptimizerConfig(warmup_steps=100, cooldown_steps=cooldown),
-            report=ReportConfig(log=50, evaluate=750, checkpoint=250),
-            initial="imagenet",
-            precision="bf16",
+    def further(steps: int, cooldown: int) -> TrainingConfig:
+        optimizer = replace(
+            first.optimizer, learning_rate=5e-4, warmup_steps=50, cooldown_steps=cooldown, groups=_GENTLE
         )
+        return replace(first, phases=(Phase(height=64, steps=steps, batch=8),), optimizer=optimizer)
 
-    return PipelineConfig(
-        labelled=(ShardData("small-labelled", scenes=Scenes(2000, 10_000_000, 64)),),
-        unlabelled=(ShardData("small-real-like", scenes=Scenes(6000, 20_000_000, 64, domain="real-like")),),
-        tests=(
-            ShardData("small-test-standard", scenes=Scenes(192, 30_000_000, 64)),
-            ShardData("small-test-real-like", scenes=Scenes(192, 40_000_000, 64, domain="real-like")),
-        ),
-        stage_1=stage(500, 166),
-        stage_2=stage(400, 133),
-        stage_3=stage(1500, 500),
+    return replace(
+        _rendered_small("small-clean", "clean"),
+        stage_1=first,
+        stage_2=further(400, 133),
+        stage_3=further(1000, 500),
+        stage_3_from="stage-2",
         discriminator=DiscriminatorConfig(height=64, channels=(32, 64, 128, 128), steps=500),
-        discriminator_batch=8,
-        held_out=0.94,
-        stage_3_sees_held_out=False,
-        pseudo_share_3=0.5,
-        selected=Selected(indoor=300, outdoor=300),
-        labelling=LabellingConfig(ray=False),
+        held_out=0.2,
+        perturbation=PerturbationConfig(),
+        selected=Selected(indoor=930, outdoor=930),
     )
 
 
 def _selection() -> PipelineConfig:
-    """For what the discriminator is worth: `small` with a labeler of minutes, and a longer look at its labels."""
-    small = _small()
-    stage = replace(
-        small.stage_1,
+    """For what the discriminator is worth: a labeler of minutes, and a long look at its labels.
+
+    The labelled panoramas that the labeler learns from are few, 384, and all others are held out: from 68 pairs of
+    truth and prediction a discriminator learns nothing that ranks, from 1,600 it does.
+    """
+    return replace(
+        _rendered_small("small-labelled", "standard"),
+        held_out=0.8,
+        discriminator=DiscriminatorConfig(height=64, channels=(32, 64, 128, 128), steps=1000),
+        selected=Selected(indoor=300, outdoor=300),
+    )
+
+
+def _rendered_small(name: str, domain: Domain) -> PipelineConfig:
+    """Scenes of 64 rows, some with labels and many without, and stages of half a million parameters."""
+    stage = TrainingConfig(
         network=NetworkConfig("hybrid-xs"),
         phases=(Phase(height=64, steps=1500, batch=8),),
         optimizer=OptimizerConfig(warmup_steps=100, cooldown_steps=375),
-        initial="random",
-        precision="auto",
+        report=ReportConfig(log=50, evaluate=750, checkpoint=250),
     )
-    return replace(
-        small,
+    return PipelineConfig(
+        labelled=(ShardData(name, scenes=Scenes(2000, 10_000_000, 64, domain=domain)),),
+        unlabelled=(ShardData("small-real-like", scenes=Scenes(6000, 20_000_000, 64, domain="real-like")),),
+        tests=(
+            ShardData(f"small-test-{domain}", scenes=Scenes(192, 30_000_000, 64, domain=domain)),
+            ShardData("small-test-real-like", scenes=Scenes(192, 40_000_000, 64, domain="real-like")),
+        ),
         stage_1=stage,
         stage_2=stage,
         stage_3=stage,
-        held_out=0.8,
-        discriminator=replace(small.discriminator, steps=1000),
+        discriminator_batch=8,
+        stage_3_sees_held_out=False,
+        pseudo_share_3=0.5,
+        labelling=LabellingConfig(ray=False),
     )
 
 

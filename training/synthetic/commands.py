@@ -50,7 +50,8 @@ class SizeType(click.ParamType[tuple[int, int]]):
     type=click.Choice(DOMAINS),
     default="standard",
     show_default=True,
-    help="How things look; real-like: other layouts, materials, lights and cameras, for what must not be seen before.",
+    help="How things look. clean: the standard scenes through a camera without a fault, as synthetic data sets are; "
+    "real-like: other layouts, materials, lights and cameras, for what must not be seen before.",
 )
 @click.option("--device", default="cpu", show_default=True, help="Where to render: cpu, cuda, cuda:1, ...")
 @click.option(

@@ -1,17 +1,20 @@
 """From a seed to a scene."""
 
 import random
+from dataclasses import replace
 from typing import Literal, get_args
 
 from training.synthetic.builder import SceneBuilder
 from training.synthetic.indoor import sample_indoor
 from training.synthetic.outdoor import sample_outdoor
 from training.synthetic.real_like import RealLikeBuilder, sample_real_like
-from training.synthetic.scene import Scene
+from training.synthetic.scene import Faults, Scene
 
 Kind = Literal["indoor", "outdoor", "mixed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Domain = Literal["standard", "real-like"]
+Domain = Literal["standard", "clean", "real-like"]
+"""How scenes look. `standard`: as they are photographed, by scanners and consumer cameras. `clean`: the same scenes
+through a camera without a fault, as synthetic data sets are. `real-like`: see `training.synthetic.real_like`."""
 DOMAINS: tuple[Domain, ...] = get_args(Domain)
 OUTDOOR_SHARE = 0.22  # of "mixed"
 
@@ -22,7 +25,8 @@ def sample_scene(seed: int, kind: Kind = "mixed", domain: Domain = "standard") -
     outdoors = _outdoors(rng, kind)
     if domain == "real-like":
         return sample_real_like(RealLikeBuilder(rng), seed, outdoors)
-    return (sample_outdoor if outdoors else sample_indoor)(SceneBuilder(rng), seed)
+    scene = (sample_outdoor if outdoors else sample_indoor)(SceneBuilder(rng), seed)
+    return replace(scene, faults=Faults()) if domain == "clean" else scene
 
 
 def is_outdoors(seed: int, kind: Kind = "mixed") -> bool:

@@ -5,7 +5,7 @@ import pytest
 
 from training.synthetic import RENDERER_VERSION
 from training.synthetic.sampling import is_outdoors, sample_scene
-from training.synthetic.scene import BOX
+from training.synthetic.scene import BOX, Faults
 from training.synthetic.textures import TEXTURES
 
 INDOOR = [sample_scene(seed, "indoor") for seed in range(150)]
@@ -56,6 +56,14 @@ def test_the_real_like_domain_has_layouts_and_textures_that_the_standard_one_nev
     assert not alone & shown
     mismatch = [np.std([scene.faults.lens_mismatch for scene in scenes]) for scenes in (standard, real_like)]
     assert mismatch[1] > 3 * mismatch[0], "every real-like camera has two lenses that disagree, and by far more"
+
+
+def test_a_clean_scene_is_the_standard_one_through_a_camera_without_a_fault() -> None:
+    standard, clean = INDOOR[3], sample_scene(3, "indoor", "clean")
+    assert clean.faults == Faults() != standard.faults
+    assert clean.centers.tobytes() == standard.centers.tobytes()
+    assert clean.materials.tobytes() == standard.materials.tobytes()
+    assert clean.lamps.tobytes() == standard.lamps.tobytes()
 
 
 def test_a_seed_is_outdoors_in_both_domains_or_in_none() -> None:
