@@ -30,6 +30,7 @@ Numbers = Mapping[str, float]
 Rows = Mapping[str, Numbers]
 """For each row of a table its numbers by column."""
 
+_ONE_SHARD = 1e-6  # one at least is always held out
 _STAGE_1 = ("data", "stage-1-labeler")
 _TRAININGS = {"stage 1": "stage-1-labeler", "stage 2": "stage-2-labeler", "stage 3": "stage-3-dap"}
 
@@ -275,10 +276,15 @@ def _as_it_is(base: PipelineConfig) -> dict[str, PipelineConfig]:
 
 
 def _longer(base: PipelineConfig) -> dict[str, PipelineConfig]:
-    """Stage 1 with the steps of all three: what stage 3 owes to pseudo-labels, and what to more steps."""
+    """Stage 1 with the labels of stage 3, the steps of all three and a last descent as long: no pseudo-labels."""
     stages = (base.stage_1, base.stage_2, base.stage_3)
-    phases = tuple(phase for stage in stages for phase in stage.phases)
-    return {"labels-alone": replace(base, stage_1=replace(base.stage_1, phases=phases))}
+    stage = replace(
+        base.stage_1,
+        phases=tuple(phase for stage in stages for phase in stage.phases),
+        optimizer=replace(base.stage_1.optimizer, cooldown_steps=base.stage_3.optimizer.cooldown_steps),
+    )
+    held_out = _ONE_SHARD if base.stage_3_sees_held_out else base.held_out
+    return {"labels-alone": replace(base, stage_1=stage, held_out=held_out)}
 
 
 def _losses(base: PipelineConfig) -> dict[str, PipelineConfig]:
@@ -318,7 +324,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         _domain_gap,
     ),
     "labels-alone": Experiment(
-        "Stage 1 alone, for as many steps as the three stages have together",
+        "Labels alone, for as many steps as the three stages have together",
         "small",
         _longer,
         _STAGE_1,
