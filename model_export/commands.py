@@ -1,7 +1,7 @@
 """The sub-commands `dap export` and `dap verify`."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,22 +14,21 @@ from dap.engines.cores import available_cores
 from dap.errors import InvalidParameter
 from dap.graph import GRAPH_PRECISIONS, GraphMetadata, GraphPrecision, read_graph_metadata
 from dap.model.checkpoints import load_network
-from dap.model.dap import DapNetwork
 from dap.models import Model, find_model, model_file, sibling_path
 from dap.options import PixelSize, device_option, json_option, option, threads_option
 from dap.resolutions import batch_limit
 from model_export.onnx import Target, export_onnx
 from model_export.samples import read_panoramas
 from model_export.tensorrt import export_tensorrt
-from model_export.verify import LIMITS, Agreement, Reference, compare_and_close, compare_on_cpu
+from model_export.verify import LIMITS, Agreement, Reference, compare_and_close, compare_on_cpu, reference_sets
 
 panorama_option = option(
     "--panorama",
     "files",
     type=click.Path(exists=True, path_type=Path),
     multiple=True,
-    help="Panorama to compare on, or folder of them, once for each. By default some that are drawn, or the demo's in "
-    "many lights; `dap verify` compares on those in any case.",
+    help="Panorama to compare on, or folder of them, once for each. Some are drawn in any case, or are the demo's in "
+    "many lights; the two sets are compared on, and held to the limits, apart.",
 )
 
 
@@ -104,7 +103,8 @@ def export(
 ) -> None:
     """Write a checkpoint as a file that the service runs without torch, for each size.
 
-    A file is compared with the network first, and is not written if the two disagree.
+    A file is compared with the network first, on what `dap verify` would compare it on, and is not written if the two
+    disagree.
     """
     torch.set_num_threads(threads or available_cores())
     source, path = _checkpoint(model)
@@ -120,16 +120,18 @@ def export(
         precision=precision,
     )
     outputs = {size: output if size == sizes[0] else sibling_path(output, size) for size in sizes}
-    found: list[tuple[Path, Agreement]] = []
+    found: list[tuple[Path, tuple[Agreement, ...]]] = []
+    unbuilt: list[tuple[Path, int, tuple[Reference, ...]]] = []
     for size, file in outputs.items():
         panoramas, pictures = (read_panoramas(paths, size) for paths in (files, calibration))
-        agreement = export_onnx(network, replace(metadata, input_size=size), file, panoramas, pictures, target)
-        found.append((file, agreement))
+        references = reference_sets(network, panoramas, precision, size)
+        agreements = export_onnx(network, replace(metadata, input_size=size), file, references, pictures, target)
+        found.append((file, agreements))
+        if target == "tensorrt":
+            unbuilt.append((file, batch_limit(max_batch_size, size, sizes[0]), references))
     find_model(output)  # what is left beside it of an older export is told now, and not when it is served
-    for size, file in outputs.items() if target == "tensorrt" else ():
-        reference = Reference.of_given_or_drawn(network, read_panoramas(files, size), precision, size)
-        largest = batch_limit(max_batch_size, size, sizes[0])
-        found.append((file, export_tensorrt(file, reference, device=device, max_batch_size=largest)))
+    for file, largest, references in unbuilt:
+        found.append((file, export_tensorrt(file, references, device=device, max_batch_size=largest)))
     _report(found, as_json)
 
 
@@ -164,36 +166,30 @@ def verify(
     torch.set_num_threads(threads or available_cores())
     source, path = _checkpoint(against)
     network = load_network(path)
-    found: list[tuple[Path, Agreement]] = []
+    found: list[tuple[Path, tuple[Agreement, ...]]] = []
     for file in exported:
-        metadata = read_graph_metadata(file)
-        for reference in _references(network, files, metadata.precision, metadata.input_size):
-            if "onnx" in engines:
-                found.append((file, compare_on_cpu(file, reference)))
-            if "tensorrt" in engines:
-                engine = create_engine(find_model(file), "tensorrt", device=device)
-                found.append((file, compare_and_close(engine, reference, metadata.precision)))
-    for reference in _references(network, files, "bf16", source.input_size) if "torch" in engines else ():
+        of_file = read_graph_metadata(file)
+        size = of_file.input_size
+        references = reference_sets(network, read_panoramas(files, size), of_file.precision, size)
+        if "onnx" in engines:
+            found.append((file, compare_on_cpu(file, references)))
+        if "tensorrt" in engines:
+            engine = create_engine(find_model(file), "tensorrt", device=device)
+            found.append((file, compare_and_close(engine, references, of_file.precision)))
+    if "torch" in engines:
+        references = reference_sets(network, read_panoramas(files, source.input_size), "bf16", source.input_size)
         lower: tuple[Precision, ...] = ("bf16", "fp16")
         for precision in lower:
             engine = create_engine(source, "torch", device=device, threads=threads, precision=precision)
-            found.append((path, compare_and_close(engine, reference, precision)))
+            found.append((path, compare_and_close(engine, references, precision)))
             if engine.device == "cpu":
                 break  # which has no fp16 that is worth the wait
     if not found:
         raise InvalidParameter("Nothing to compare: expected exported files, or --engine torch.")
     _report(found, as_json)
-    for _, agreement in found:
-        agreement.require()
-
-
-def _references(
-    network: DapNetwork, files: Sequence[Path], precision: GraphPrecision, size: tuple[int, int]
-) -> Iterator[Reference]:
-    """What the network says of panoramas that are drawn here, and of those in these files."""
-    yield Reference.of_given_or_drawn(network, None, precision, size)
-    if files:
-        yield Reference.of(network, read_panoramas(files, size), size)
+    for _, agreements in found:
+        for agreement in agreements:
+            agreement.require()
 
 
 def _checkpoint(name_or_path: str) -> tuple[Model, Path]:
@@ -203,7 +199,9 @@ def _checkpoint(name_or_path: str) -> tuple[Model, Path]:
     return model, model_file(model)
 
 
-def _report(found: Sequence[tuple[Path, Agreement]], as_json: bool) -> None:
+def _report(found: Sequence[tuple[Path, Sequence[Agreement]]], as_json: bool) -> None:
+    """One after another, file by file and engine by engine, each set of panoramas of theirs by itself."""
+    each = [(path, agreement) for path, agreements in found for agreement in agreements]
     if as_json:
         entries = [
             {
@@ -212,11 +210,11 @@ def _report(found: Sequence[tuple[Path, Agreement]], as_json: bool) -> None:
                 "agreement": asdict(agreement),
                 "limits": LIMITS[agreement.precision],
             }
-            for path, agreement in found
+            for path, agreement in each
         ]
         click.echo(json.dumps({"agreements": entries}))
         return
-    for path, agreement in found:
+    for path, agreement in each:
         click.echo(
             f"{path}, {path.stat().st_size / 1e6:.1f} MB, {agreement.precision} by {agreement.engine}, "
             f"against the network on {agreement.panoramas} panoramas, {agreement.source}:"

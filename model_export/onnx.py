@@ -28,7 +28,7 @@ from model_export.precision import lowered
 from model_export.quantize import Quantizer
 from model_export.samples import scene_panoramas
 from model_export.symmetric import SymmetricQuantizer
-from model_export.verify import Agreement, Reference, compare_on_cpu
+from model_export.verify import Agreement, Reference, compare_on_cpu, reference_sets
 
 # ONNX Runtime 1.18 and later read this opset and the format (IR 10) that goes with it.
 _OPSET = 20
@@ -42,11 +42,11 @@ def export_onnx(
     network: DapNetwork,
     metadata: GraphMetadata,
     path: Path,
-    panoramas: Sequence[npt.NDArray[np.uint8]] | None = None,
+    references: Sequence[Reference] = (),
     calibration: Sequence[npt.NDArray[np.uint8]] | None = None,
     target: Target = "onnx",
-) -> Agreement:
-    """Write `network` to `path`, unless what would be written disagrees with it.
+) -> tuple[Agreement, ...]:
+    """Write `network` to `path`, unless what would be written disagrees with it on any set of panoramas.
 
     In less than float32 some layers stay float32, and in `fp8` float16: as few as keep the limit of the precision.
 
@@ -54,21 +54,23 @@ def export_onnx(
         network: in evaluation mode.
         metadata: what the file will say of itself; its input size and precision become the graph's.
         path: the file, whole in itself; replaced at once, and only by an export that agrees.
-        panoramas: what the agreement is tried on, see `model_export.verify.verify`.
+        references: what the network says of the sets of panoramas to hold the file to, each by itself; by default of
+            those drawn here (`model_export.verify.reference_sets`).
         calibration: of `int8` and `fp8`: panoramas, uint8 (H, W, 3) of any size, on which the ranges of values are
             measured; by default those of `model_export.samples.scene_panoramas`.
         target: what is to run it fast: ONNX Runtime on the CPU, or TensorRT. They take different graphs in `int8`
             (`model_export.quantize`, `model_export.symmetric`); `fp8` is TensorRT's.
 
     Returns:
-        How well the two agree.
+        How well the two agree on each set.
 
     Raises:
         ExportError, InvalidParameter: see `to_graph`.
-        VerificationFailed: the exported graph says something else than the network; nothing is written.
+        VerificationFailed: the exported graph says something else than the network, the message says on which set;
+            nothing is written.
     """
     graph = to_graph(PixelNetwork(network), metadata)
-    reference = Reference.of_given_or_drawn(network, panoramas, metadata.precision, metadata.input_size)
+    references = references or reference_sets(network, None, metadata.precision, metadata.input_size)
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder,
@@ -78,12 +80,13 @@ def export_onnx(
         for candidate in candidates:
             onnx.helper.set_model_props(candidate, metadata.entries())
             draft.write_bytes(candidate.SerializeToString(deterministic=True))
-            agreement = compare_on_cpu(draft, reference)
-            if not agreement.broken:
+            agreements = compare_on_cpu(draft, references)
+            if not any(agreement.broken for agreement in agreements):
                 break
-        agreement.require()
+        for agreement in agreements:
+            agreement.require()
         draft.replace(path)
-    return agreement
+    return agreements
 
 
 def _candidates(

@@ -1,5 +1,6 @@
 """The TensorRT plan of an exported file, for the GPU of this machine, kept only if it says what the network says."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from dap.engines.tensorrt import TensorrtEngine
@@ -8,19 +9,22 @@ from dap.models import find_model
 from model_export.verify import Agreement, Reference
 
 
-def export_tensorrt(path: Path, reference: Reference, *, device: str = "auto", max_batch_size: int = 4) -> Agreement:
+def export_tensorrt(
+    path: Path, references: Sequence[Reference], *, device: str = "auto", max_batch_size: int = 4
+) -> tuple[Agreement, ...]:
     """Build the plan of the ONNX file at `path`, unless one that fits is kept already, and compare it with the network.
 
-    It is kept where the engine `tensorrt` looks for it (`dap.engines.plans`), unless it disagrees.
+    It is kept where the engine `tensorrt` looks for it (`dap.engines.plans`), unless it disagrees on any set of
+    panoramas.
 
     Args:
         path: as `model_export.onnx.export_onnx` writes it.
-        reference: what the network says of some panoramas.
+        references: what the network says of each set (`model_export.verify.reference_sets`).
         device: `auto`, `cuda` or `cuda:N`.
         max_batch_size: panoramas that will run together at most.
 
     Returns:
-        How well the two agree.
+        How well the two agree on each set.
 
     Raises:
         EngineUnavailable: TensorRT or a GPU is not here, or the folder of plans is not to be trusted.
@@ -30,10 +34,12 @@ def export_tensorrt(path: Path, reference: Reference, *, device: str = "auto", m
     """
     engine = TensorrtEngine(path, find_model(path), device=device, max_batch_size=max_batch_size)
     try:
-        agreement = reference.compare(engine, read_graph_metadata(path).precision)
-        if agreement.broken:
+        precision = read_graph_metadata(path).precision
+        agreements = tuple(reference.compare(engine, precision) for reference in references)
+        if any(agreement.broken for agreement in agreements):
             engine.discard_plan()
     finally:
         engine.close()
-    agreement.require()
-    return agreement
+    for agreement in agreements:
+        agreement.require()
+    return agreements

@@ -85,11 +85,12 @@ class Agreement:
         """Hold it to the limits of its precision.
 
         Raises:
-            VerificationFailed: a number is beyond its limit; the message says which.
+            VerificationFailed: a number is beyond its limit; the message says which, and on which panoramas.
         """
         if self.broken:
             raise VerificationFailed(
-                f"The {self.precision} model disagrees with the network: {'; '.join(self.broken)}."
+                f"The {self.precision} model disagrees with the network on {self.panoramas} panoramas, {self.source}: "
+                f"{'; '.join(self.broken)}."
             )
 
 
@@ -133,19 +134,6 @@ class Reference:
         depth, in_range = (torch.cat(maps).double().numpy() for maps in zip(*outputs, strict=True))
         return cls(pixels, depth, in_range, network.config.far_m, source)
 
-    @classmethod
-    def of_given_or_drawn(
-        cls,
-        network: DapNetwork,
-        given: Sequence[npt.NDArray[np.uint8]] | None,
-        precision: GraphPrecision,
-        size: tuple[int, int],
-    ) -> "Reference":
-        """As `of`; where no panoramas are given, those of `default_panoramas`."""
-        if given:
-            return cls.of(network, given, size)
-        return cls.of(network, default_panoramas(precision, size), size, "drawn")
-
     def compare(self, engine: Engine, precision: GraphPrecision, name: str | None = None) -> Agreement:
         """Run an engine on the same panoramas, in batches of 1, 2 and 3: an item that leaks into its neighbour shows.
 
@@ -176,8 +164,29 @@ class Reference:
         )
 
 
+def reference_sets(
+    network: DapNetwork,
+    given: Sequence[npt.NDArray[np.uint8]] | None,
+    precision: GraphPrecision,
+    size: tuple[int, int],
+) -> tuple[Reference, ...]:
+    """What the network says of each set of panoramas that a model of this precision is held to.
+
+    The sets are those of `default_panoramas` and, where there are any, those given. Each is held to the limits by
+    itself: among panoramas that are easy for a model, others that are not would not show.
+
+    Args:
+        network: of the checkpoint.
+        given: uint8 (H, W, 3) of any size.
+        precision: of the model.
+        size: (H, W) at which the network sees them.
+    """
+    drawn = Reference.of(network, default_panoramas(precision, size), size, "drawn")
+    return (drawn, Reference.of(network, given, size)) if given else (drawn,)
+
+
 def default_panoramas(precision: GraphPrecision, size: tuple[int, int]) -> list[npt.NDArray[np.uint8]]:
-    """What a model of this precision is tried on by default.
+    """What a model of this precision is tried on in any case.
 
     Float32 is to be right for any pixels. Less is to be right for pictures: on noise, say, it is a little off in a
     depth that means nothing.
@@ -185,24 +194,28 @@ def default_panoramas(precision: GraphPrecision, size: tuple[int, int]) -> list[
     return sample_panoramas(size) if precision == "fp32" else scene_panoramas(size, _SCENES, _SCENES_SEED)
 
 
-def verify(path: Path, network: DapNetwork, panoramas: Sequence[npt.NDArray[np.uint8]] | None = None) -> Agreement:
+def verify(
+    path: Path, network: DapNetwork, panoramas: Sequence[npt.NDArray[np.uint8]] | None = None
+) -> tuple[Agreement, ...]:
     """Run the ONNX file at `path` and the network on the same panoramas.
 
     Args:
         path: the exported file.
         network: in evaluation mode, float32, on the CPU.
-        panoramas: uint8 (H, W, 3) of any size; by default those of `default_panoramas`.
+        panoramas: uint8 (H, W, 3) of any size, to compare on beside those of `default_panoramas`.
+
+    Returns:
+        How well the two agree on each set of panoramas, see `reference_sets`.
 
     Raises:
         ModelFileInvalid: the file is no export of this project.
         EngineError: the file does not run, or gives what is no number.
     """
     metadata = read_graph_metadata(path)
-    reference = Reference.of_given_or_drawn(network, panoramas, metadata.precision, metadata.input_size)
-    return compare_on_cpu(path, reference)
+    return compare_on_cpu(path, reference_sets(network, panoramas, metadata.precision, metadata.input_size))
 
 
-def compare_on_cpu(path: Path, reference: Reference) -> Agreement:
+def compare_on_cpu(path: Path, references: Sequence[Reference]) -> tuple[Agreement, ...]:
     """The same with what the network said before; where ONNX Runtime cannot run the precision here, emulated."""
     precision = read_graph_metadata(path).precision
     threads = torch.get_num_threads()
@@ -215,16 +228,16 @@ def compare_on_cpu(path: Path, reference: Reference) -> Agreement:
             stand_in = Path(folder) / path.name
             onnx.save(emulated(onnx.load(path)), stand_in)
             engine = OnnxEngine(stand_in, find_model(stand_in), device="cpu", threads=threads)
-            return compare_and_close(engine, reference, precision, "onnx, emulated")
-    return compare_and_close(engine, reference, precision)
+            return compare_and_close(engine, references, precision, "onnx, emulated")
+    return compare_and_close(engine, references, precision)
 
 
 def compare_and_close(
-    engine: Engine, reference: Reference, precision: GraphPrecision, name: str | None = None
-) -> Agreement:
-    """As `Reference.compare`; the engine is not used after."""
+    engine: Engine, references: Sequence[Reference], precision: GraphPrecision, name: str | None = None
+) -> tuple[Agreement, ...]:
+    """As `Reference.compare`, with each; the engine is not used after."""
     try:
-        return reference.compare(engine, precision, name)
+        return tuple(reference.compare(engine, precision, name) for reference in references)
     finally:
         engine.close()
 

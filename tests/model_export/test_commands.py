@@ -1,23 +1,29 @@
 """`dap export` and `dap verify`, as a shell sees them."""
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import click
+import onnx
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from dap.checksums import sha256_of
 from dap.errors import DapError, InvalidParameter, VerificationFailed
-from dap.graph import GraphMetadata, read_graph_metadata
+from dap.graph import GraphMetadata, GraphPrecision, read_graph_metadata
 from dap.model.checkpoints import load_network, save_network
 from dap.models import find_model
-from model_export import commands
+from model_export import commands, quantize, symmetric
+from model_export import onnx as exporter
+from model_export import precision as precision_module
 from model_export.commands import export, verify
+from model_export.onnx import Target
 from model_export.samples import sample_panoramas
-from model_export.verify import LIMITS, Agreement
+from model_export.verify import LIMITS, Agreement, Reference, compare_on_cpu
 from tests.dap.graphs import red_graph, save
 from tests.model_export.test_verify import PERFECT
 
@@ -47,6 +53,55 @@ def test_verify_takes_panoramas_of_ones_own_beside_those_drawn_and_speaks_json(
     ]
     assert {one["bytes"] for one in found} == {exported.stat().st_size}
     assert {one["limits"]["absrel"] for one in found} == {1e-5}
+
+
+def test_export_holds_a_file_to_each_set_that_verify_compares_it_on(checkpoint: Path, tmp_path: Path) -> None:
+    """To the same number: the same panoramas, the same answers of the network."""
+    Image.fromarray(sample_panoramas((64, 128))[3]).save(tmp_path / "pano.png")
+    given = ("--panorama", tmp_path / "pano.png", "--json")
+    written = run(export, "--model", checkpoint, "--output", tmp_path / "tiny.onnx", *given)
+    compared = run(verify, tmp_path / "tiny.onnx", "--against", checkpoint, *given)
+    found = json.loads(written.stdout)["agreements"]
+    assert [one["agreement"]["source"] for one in found] == ["drawn", "given"]
+    assert found == json.loads(compared.stdout)["agreements"]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
+    """Have the exporter of torch, which takes seconds, give the graph that it gave before."""
+    monkeypatch.setattr(exporter, "to_graph", lambda network, metadata: onnx.load(exported))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("precision", "target"), [("bf16", "onnx"), ("int8", "onnx"), ("int8", "tensorrt"), ("fp8", "onnx")]
+)
+def test_what_is_beyond_its_limit_on_the_last_rung_is_refused_and_not_written(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: GraphPrecision, target: Target
+) -> None:
+    monkeypatch.setitem(LIMITS, precision, {"absrel": 1e-6})
+    tried: list[Path] = []
+
+    def compare(path: Path, references: Sequence[Reference]) -> tuple[Agreement, ...]:
+        tried.append(path)
+        return compare_on_cpu(path, references)
+
+    monkeypatch.setattr(exporter, "compare_on_cpu", compare)
+    for module in (precision_module, quantize, symmetric):
+        name = "FLOAT16_LAYERS" if module is symmetric else "FLOAT32_LAYERS"
+        monkeypatch.setattr(module, name, ((), ("network.depth_head.",)))
+    path = tmp_path / "low.onnx"
+    path.write_bytes(b"the last good one")
+    result = run(export, "--model", checkpoint, "--output", path, "--precision", precision, "--to", target)
+    assert isinstance(result.exception, VerificationFailed)
+    expected = (
+        rf"The {precision} model disagrees with the network on 6 panoramas, drawn: absrel is .*, the limit is 1e-06"
+    )
+    assert re.match(expected, str(result.exception))
+    assert result.stdout == ""
+    assert path.read_bytes() == b"the last good one"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["low.onnx"]
+    assert len(tried) == 2
 
 
 def test_verify_ends_with_an_error_where_the_two_disagree(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
@@ -92,12 +147,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[GraphMetadata]:
     """What `export` asks of the exporter, which here leaves another graph with these metadata."""
     calls: list[GraphMetadata] = []
 
-    def export_onnx(network: object, metadata: GraphMetadata, path: Path, *panoramas: object) -> Agreement:
+    def export_onnx(network: object, metadata: GraphMetadata, path: Path, *others: object) -> tuple[Agreement, ...]:
         calls.append(metadata)
         save(red_graph(metadata), path)
-        return PERFECT
+        return (PERFECT,)
 
     monkeypatch.setattr(commands, "export_onnx", export_onnx)
+    monkeypatch.setattr(commands, "reference_sets", lambda *_: ())  # for which the network would run at each size
     return calls
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,10 @@ from model_export import onnx as exporter
 from model_export import precision as precision_module
 from model_export.onnx import export_onnx, to_graph
 from model_export.samples import scene_panoramas
-from model_export.verify import LIMITS
+from model_export.verify import LIMITS, Agreement, Reference, reference_sets
 from tests.dap.graphs import red_graph
 from tests.dap.model.conformance import official_state, vector
+from tests.model_export.test_verify import PERFECT
 
 PANORAMAS = np.random.default_rng(5).integers(0, 256, (3, 64, 128, 3), dtype=np.uint8)
 
@@ -130,7 +131,7 @@ def test_an_export_that_disagrees_is_not_written(
     monkeypatch.setattr(exporter, "to_graph", lambda network, metadata: red_graph(metadata))
     path = tmp_path / "tiny.onnx"
     path.write_bytes(b"the last good one")
-    with pytest.raises(VerificationFailed, match="depth_absolute is"):
+    with pytest.raises(VerificationFailed, match=r"on 6 panoramas, drawn: depth_absolute is"):
         export_onnx(load_network(checkpoint), metadata, path)
     assert path.read_bytes() == b"the last good one"
     assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.onnx"]
@@ -161,8 +162,10 @@ def test_an_export_in_less_than_float32_says_so(
     monkeypatch.setitem(LIMITS, precision, {"absrel": 0.1})  # weights at random keep no limit but by chance
     path = tmp_path / "low.onnx"
     pictures = scene_panoramas((64, 128), 2, seed=2)
-    agreement = export_onnx(
-        load_network(checkpoint), dataclasses.replace(metadata, precision=precision), path, pictures, pictures, target
+    network = load_network(checkpoint)
+    references = [Reference.of(network, pictures, (64, 128))]
+    (agreement,) = export_onnx(
+        network, dataclasses.replace(metadata, precision=precision), path, references, pictures, target
     )
     agreement.require()
     assert agreement.precision == precision
@@ -178,11 +181,52 @@ def test_more_stays_float32_where_the_least_does_not_keep_the_limit(
     monkeypatch.setattr(precision_module, "FLOAT32_LAYERS", ((), ("",)))
     monkeypatch.setitem(LIMITS, "bf16", {"absrel": 1e-3})
     half = dataclasses.replace(metadata, precision="bf16")
-    assert export_onnx(load_network(checkpoint), half, tmp_path / "low.onnx").absrel < 1e-3
+    (agreement,) = export_onnx(load_network(checkpoint), half, tmp_path / "low.onnx")
+    assert agreement.absrel < 1e-3
     monkeypatch.setattr(precision_module, "FLOAT32_LAYERS", ((),))
     with pytest.raises(VerificationFailed, match=r"The bf16 model disagrees .* absrel is .*, the limit is 0.001"):
         export_onnx(load_network(checkpoint), half, tmp_path / "none.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["low.onnx"]
+
+
+@pytest.fixture
+def sets(checkpoint: Path, metadata: GraphMetadata, exported: Path, monkeypatch: pytest.MonkeyPatch) -> list[Reference]:
+    """What the network says of the panoramas drawn and of some given; torch's exporter gives what it gave before."""
+    monkeypatch.setattr(exporter, "to_graph", lambda network, metadata: onnx.load(exported))
+    return [*reference_sets(load_network(checkpoint), list(PANORAMAS), metadata.precision, metadata.input_size)]
+
+
+@pytest.mark.parametrize(("index", "said"), [(0, "on 6 panoramas, drawn: "), (1, "on 3 panoramas, given: ")])
+def test_an_export_that_disagrees_on_one_set_alone_is_not_written_and_the_error_says_on_which(
+    checkpoint: Path, metadata: GraphMetadata, sets: list[Reference], tmp_path: Path, index: int, said: str
+) -> None:
+    sets[index] = dataclasses.replace(sets[index], depth=1.001 * sets[index].depth)
+    with pytest.raises(VerificationFailed, match=said):
+        export_onnx(load_network(checkpoint), metadata, tmp_path / "tiny.onnx", sets)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_stays_float32_where_the_least_keeps_the_limit_on_one_set_alone(
+    checkpoint: Path,
+    metadata: GraphMetadata,
+    sets: list[Reference],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn, given = (dataclasses.replace(PERFECT, precision="bf16", source=one.source) for one in sets)
+    far = dataclasses.replace(given, absrel=0.1)
+    found = iter([(drawn, far), (drawn, given)])
+    drafts: list[bytes] = []
+
+    def compare(path: Path, references: Sequence[Reference]) -> tuple[Agreement, ...]:
+        assert references is sets
+        drafts.append(path.read_bytes())
+        return next(found)
+
+    monkeypatch.setattr(exporter, "compare_on_cpu", compare)
+    half, path = dataclasses.replace(metadata, precision="bf16"), tmp_path / "low.onnx"
+    assert export_onnx(load_network(checkpoint), half, path, sets) == (drawn, given)
+    assert drafts[0] != drafts[1] == path.read_bytes()
 
 
 @pytest.fixture

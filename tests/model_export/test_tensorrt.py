@@ -2,14 +2,16 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
 from onnx import helper, numpy_helper
+from PIL import Image
 
 from dap.engines.tensorrt_builder import cast_pixels
 from dap.errors import EngineUnavailable, ModelFileInvalid, VerificationFailed
@@ -21,7 +23,7 @@ from model_export.quantize import FLOAT32_LAYERS, Quantizer
 from model_export.samples import sample_panoramas, scene_panoramas
 from model_export.symmetric import SymmetricQuantizer
 from model_export.tensorrt import export_tensorrt
-from model_export.verify import Reference
+from model_export.verify import Reference, reference_sets
 from tests.dap.engines.tensorrt_doubles import FakeTensorrt, install
 from tests.gpu import require_gpu
 from tests.model_export.test_verify import PERFECT
@@ -78,20 +80,22 @@ def reference(checkpoint: Path) -> Reference:
 
 def test_a_plan_that_agrees_with_the_network_is_kept(trt: FakeTensorrt, exported: Path, reference: Reference) -> None:
     """The double runs in ONNX Runtime what the builder gave to TensorRT, so this holds of the graph with its cast."""
-    agreement = export_tensorrt(exported, reference, max_batch_size=2)
+    (agreement,) = export_tensorrt(exported, [reference], max_batch_size=2)
     assert (agreement.engine, agreement.panoramas) == ("tensorrt", 3)
     assert agreement.absrel < 1e-5
-    export_tensorrt(exported, reference, max_batch_size=2)
+    export_tensorrt(exported, [reference], max_batch_size=2)
     assert len(trt.builds) == 1
     assert trt.cuda.memory == {}
 
 
-def test_a_plan_that_does_not_is_not(trt: FakeTensorrt, exported: Path, reference: Reference) -> None:
-    wrong = Reference(reference.pixels, 1.1 * reference.depth, reference.in_range, reference.far_m)
-    with pytest.raises(VerificationFailed, match="absrel"):
-        export_tensorrt(exported, wrong)
+def test_a_plan_that_does_not_on_any_set_of_panoramas_is_not(
+    trt: FakeTensorrt, exported: Path, reference: Reference
+) -> None:
+    wrong = replace(reference, depth=1.1 * reference.depth, source="drawn")
+    with pytest.raises(VerificationFailed, match=r"on 3 panoramas, drawn: .*absrel is"):
+        export_tensorrt(exported, [wrong, reference])
     assert trt.cuda.memory == {}
-    export_tensorrt(exported, reference)
+    export_tensorrt(exported, [reference])
     assert len(trt.builds) == 2
 
 
@@ -99,9 +103,9 @@ def test_a_plan_that_does_not_is_not(trt: FakeTensorrt, exported: Path, referenc
 def no_export(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
     """Have `dap export` write the file that is exported already: an export takes seconds."""
 
-    def export_onnx(network: object, metadata: object, path: Path, *panoramas: object) -> object:
+    def export_onnx(network: object, metadata: object, path: Path, *others: object) -> object:
         shutil.copy(exported, path)
-        return PERFECT
+        return (PERFECT,)
 
     monkeypatch.setattr(commands, "export_onnx", export_onnx)
 
@@ -120,6 +124,26 @@ def test_dap_export_builds_what_dap_verify_and_the_engine_then_find(
     assert found["agreement"]["engine"] == "tensorrt"
     assert found["agreement"]["absrel"] < found["limits"]["absrel"]
     assert len(trt.builds) == 1
+
+
+def test_a_plan_is_held_to_the_panoramas_given_apart_from_those_drawn_with_what_the_network_said_of_them_once(
+    trt: FakeTensorrt, no_export: None, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[tuple[Reference, ...]] = []
+
+    def counted(*arguments: Any) -> tuple[Reference, ...]:
+        computed.append(reference_sets(*arguments))
+        return computed[-1]
+
+    monkeypatch.setattr(commands, "reference_sets", counted)
+    Image.fromarray(sample_panoramas((64, 128))[3]).save(tmp_path / "pano.png")
+    arguments = ["--model", checkpoint, "--to", "tensorrt", "--output", tmp_path / "tiny.onnx"]
+    arguments += ["--panorama", tmp_path / "pano.png", "--json", "--threads", "1"]
+    result = CliRunner().invoke(export, [*map(str, arguments)], catch_exceptions=False)
+    found = [entry["agreement"] for entry in json.loads(result.stdout)["agreements"]]
+    by_plan = [(one["source"], one["panoramas"]) for one in found if one["engine"] == "tensorrt"]
+    assert by_plan == [("drawn", 6), ("given", 1)]
+    assert len(computed) == 1
 
 
 def test_dap_export_builds_for_the_batches_it_is_told(
@@ -191,5 +215,5 @@ def test_the_plan_of_an_export_agrees_with_the_network_on_a_gpu(
 ) -> None:
     require_gpu("tensorrt", "onnx")
     monkeypatch.setenv("DAP_HOME", str(tmp_path))
-    agreement = export_tensorrt(exported, reference)
+    (agreement,) = export_tensorrt(exported, [reference])
     assert agreement.broken == []

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,9 +11,11 @@ import pytest
 from onnx import numpy_helper
 
 from dap.engines import Inference
+from dap.engines.onnx import OnnxEngine
 from dap.errors import ModelFileInvalid, VerificationFailed
 from dap.graph import GraphPrecision
 from dap.model.checkpoints import load_network
+from model_export import verify as module
 from model_export.verify import LIMITS, Agreement, Reference, verify
 
 PERFECT = Agreement(
@@ -30,7 +33,7 @@ PERFECT = Agreement(
 
 
 def test_a_true_export_agrees(checkpoint: Path, exported: Path) -> None:
-    agreement = verify(exported, load_network(checkpoint))
+    (agreement,) = verify(exported, load_network(checkpoint))
     agreement.require()
     assert (agreement.engine, agreement.precision, agreement.panoramas) == ("onnx", "fp32", 6)
     assert agreement.seam_error == pytest.approx(agreement.network_seam_error, rel=1e-3)
@@ -50,14 +53,14 @@ def changed(exported: Path, path: Path, output: str, factor: float) -> Path:
 
 
 def test_metres_that_are_off_by_a_ten_thousandth_are_found(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
-    agreement = verify(changed(exported, tmp_path / "off.onnx", "depth", 1.0001), load_network(checkpoint))
+    (agreement,) = verify(changed(exported, tmp_path / "off.onnx", "depth", 1.0001), load_network(checkpoint))
     assert agreement.absrel == pytest.approx(1e-4, rel=0.1)
     with pytest.raises(VerificationFailed, match=r"absrel is .*, the limit is 1e-05"):
         agreement.require()
 
 
 def test_probabilities_that_are_off_are_found(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
-    agreement = verify(changed(exported, tmp_path / "off.onnx", "in_range", 0.5), load_network(checkpoint))
+    (agreement,) = verify(changed(exported, tmp_path / "off.onnx", "in_range", 0.5), load_network(checkpoint))
     assert agreement.absrel < LIMITS["fp32"]["absrel"]
     assert agreement.mask_iou == 0  # nothing is above a half any more
     with pytest.raises(VerificationFailed, match=r"in_range_absolute is .*; mask_iou is 0,"):
@@ -73,8 +76,8 @@ def test_an_item_that_leaks_into_its_neighbour_is_found(checkpoint: Path, export
     model.graph.node.append(onnx.helper.make_node("Shape", ["depth_before"], ["leaked_shape"]))
     model.graph.node.append(onnx.helper.make_node("Expand", ["leaked", "leaked_shape"], ["depth"]))
     (tmp_path / "leak.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(VerificationFailed, match="absrel"):
-        verify(tmp_path / "leak.onnx", load_network(checkpoint)).require()
+    (agreement,) = verify(tmp_path / "leak.onnx", load_network(checkpoint))
+    assert any(number.startswith("absrel is") for number in agreement.broken)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +97,7 @@ def test_each_limit_is_held(precision: GraphPrecision, name: str, limit: float) 
     perfect.require()
     worse = -1e-3 if name == "mask_iou" else 1e-6
     replace(perfect, **{name: limit}).require()
-    with pytest.raises(VerificationFailed, match=f"The {precision} model disagrees .*: {name} is"):
+    with pytest.raises(VerificationFailed, match=f"The {precision} model .* on 6 panoramas, given: {name} is"):
         replace(perfect, **{name: limit + worse}).require()
     with pytest.raises(VerificationFailed, match=f"{name} is nan"):
         replace(perfect, **{name: float("nan")}).require()
@@ -113,9 +116,27 @@ def test_a_step_at_the_border_is_a_seam_error() -> None:
     assert agreement.seam_error == pytest.approx(0, abs=1e-6)
 
 
-def test_panoramas_of_ones_own_are_compared_at_the_models_size(checkpoint: Path, exported: Path) -> None:
+def test_panoramas_of_ones_own_are_compared_on_by_themselves_at_the_models_size(
+    checkpoint: Path, exported: Path
+) -> None:
     own = [np.full((300, 600, 3), 77, np.uint8)]
-    assert verify(exported, load_network(checkpoint), own).panoramas == 1
+    found = verify(exported, load_network(checkpoint), own)
+    assert [(one.source, one.panoramas) for one in found] == [("drawn", 6), ("given", 1)]
+    assert found[0] == verify(exported, load_network(checkpoint))[0], "what is given takes nothing from the other set"
+
+
+def test_what_is_compared_with_several_sets_is_opened_once(
+    checkpoint: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+
+    def engine(path: Path, *arguments: Any, **named: Any) -> OnnxEngine:
+        opened.append(path)
+        return OnnxEngine(path, *arguments, **named)
+
+    monkeypatch.setattr(module, "OnnxEngine", engine)
+    assert len(verify(exported, load_network(checkpoint), [np.full((64, 128, 3), 77, np.uint8)])) == 2
+    assert opened == [exported]
 
 
 def test_a_file_that_is_no_export_of_ours_is_refused(checkpoint: Path, tmp_path: Path) -> None:
