@@ -91,6 +91,7 @@ def open_engine(model: Model, settings: Settings) -> Engine:
         threads=settings.threads,
         precision=settings.precision,
         execution=settings.execution,
+        provider=settings.provider,
         max_batch_size=settings.max_batch_size,
         gpu_arena_gb=settings.gpu_arena_gb,
     )

@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from dap.engines import EngineName, Execution, Precision
+from dap.engines import EngineName, Execution, Precision, Provider
 from dap.errors import InvalidParameter
 from dap.models import DEFAULT_MODEL
 from dap.resolutions import Size, parse_resolution
@@ -90,6 +90,11 @@ class Settings(BaseSettings):
         description="How the torch engine runs on a GPU: eager launches kernel by kernel, graphs (auto) launches each "
         "batch at once, compiled does so with kernels that torch.compile has fused: the start then takes minutes for "
         "each number of panoramas in a batch, and needs Triton and a C compiler.",
+    )
+    provider: Provider = Field(
+        default="auto",
+        description="How the onnx engine runs on a GPU: by CUDA (auto), or by TensorRT, and by CUDA what TensorRT does "
+        "not take. The first start with tensorrt then takes minutes for each resolution, to build plans.",
     )
     threads: int | None = Field(
         default=None,

@@ -13,6 +13,7 @@ from dap.resolutions import batch_limit
 EngineName = Literal["auto", "onnx", "torch", "tensorrt"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Execution = Literal["auto", "eager", "graphs", "compiled"]
+Provider = Literal["auto", "cuda", "tensorrt"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 EXECUTIONS: tuple[Execution, ...] = get_args(Execution)
@@ -29,6 +30,7 @@ __all__ = [
     "Execution",
     "Inference",
     "Precision",
+    "Provider",
     "create_engine",
 ]
 
@@ -41,6 +43,7 @@ def create_engine(
     threads: int | None = None,
     precision: Precision = "fp32",
     execution: Execution = "auto",
+    provider: Provider = "auto",
     max_batch_size: int = 4,
     gpu_arena_gb: float | None = None,
 ) -> Engine:
@@ -60,9 +63,12 @@ def create_engine(
         execution: of the torch engine on a GPU: `eager` launches kernel by kernel, `graphs` records batches as CUDA
             graphs, `compiled` has torch.compile fuse kernels first, while it is warmed, which takes minutes; `auto` is
             `graphs`.
+        provider: of the onnx engine on a GPU: `cuda`, or `tensorrt`, which builds plans for it first, as the tensorrt
+            engine does, and leaves to CUDA what TensorRT does not take; `auto` is `cuda`. What runs on the CPU is asked
+            for as a device.
         max_batch_size: panoramas that run together at most, see `dap.resolutions.batch_limit` for those of another size
-            than the model's input size; the tensorrt engine builds its plans for it, and runs larger batches in parts.
-            The others take any.
+            than the model's input size; plans of TensorRT are built for it, and larger batches run in parts. Without
+            plans any number runs together.
         gpu_arena_gb: of the onnx engine on a GPU: gigabytes that each of its sessions takes there at most, see
             `dap.engines.onnx.OnnxEngine`; by default what they need.
 
@@ -87,13 +93,19 @@ def create_engine(
         raise EngineUnavailable("gpu_arena_gb limits the onnx engine alone: expected none for any other.")
     if execution != "auto" and exported:
         raise EngineUnavailable(f"The execution {execution} is of the torch engine alone: expected none for any other.")
+    if provider != "auto" and (engine == "tensorrt" or not exported):
+        raise EngineUnavailable(f"The provider {provider} is of the onnx engine alone: expected none for any other.")
+    if provider == "tensorrt" and gpu_arena_gb is not None:
+        raise EngineUnavailable("gpu_arena_gb does not limit TensorRT: expected none with the provider tensorrt.")
     if exported:
         if precision != "fp32":
             raise EngineUnavailable(
                 f"An exported file runs in the precision it has inside: {model.name} does not run in {precision}."
             )
         open_engine = (
-            _tensorrt(model, device, max_batch_size) if engine == "tensorrt" else _onnx(device, threads, gpu_arena_gb)
+            _tensorrt(model, device, max_batch_size)
+            if engine == "tensorrt"
+            else _onnx(model, device, threads, gpu_arena_gb, provider, max_batch_size)
         )
         return EngineOfSizes(model, open_engine) if model.siblings else open_engine(model)
     try:
@@ -105,13 +117,27 @@ def create_engine(
     return TorchEngine(path, model, device=device, threads=threads, precision=precision, execution=execution)
 
 
-def _onnx(device: str, threads: int | None, gpu_arena_gb: float | None) -> Callable[[Model], Engine]:
+def _onnx(
+    whole: Model,
+    device: str,
+    threads: int | None,
+    gpu_arena_gb: float | None,
+    provider: Provider,
+    max_batch_size: int,
+) -> Callable[[Model], Engine]:
     from dap.engines.lanes import Crowd
     from dap.engines.onnx import OnnxEngine
 
     crowd = Crowd()
     return lambda model: OnnxEngine(
-        model_file(model), model, device=device, threads=threads, crowd=crowd, gpu_arena_gb=gpu_arena_gb
+        model_file(model),
+        model,
+        device=device,
+        threads=threads,
+        crowd=crowd,
+        gpu_arena_gb=gpu_arena_gb,
+        provider=provider,
+        max_batch_size=batch_limit(max_batch_size, model.input_size, whole.input_size),
     )
 
 

@@ -38,6 +38,20 @@ def no_range(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.empty((count, 0, height, width), np.float32)
 
 
+def in_parts(panoramas: npt.NDArray[np.uint8], largest: int | None) -> list[npt.NDArray[np.uint8]]:
+    """A batch (B, H, W, 3) as batches of at most `largest` panoramas, in order; None for any number."""
+    if largest is None or len(panoramas) <= largest:
+        return [panoramas]
+    return [panoramas[start : start + largest] for start in range(0, len(panoramas), largest)]
+
+
+def joined(parts: Sequence[Inference]) -> Inference:
+    """What was said of the parts of a batch, as said of the whole."""
+    if len(parts) == 1:
+        return parts[0]
+    return Inference(np.concatenate([part.depth for part in parts]), np.concatenate([part.in_range for part in parts]))
+
+
 class Engine(Protocol):
     """Runs one model. As many threads as there are lanes may call `infer` at a time, and one the rest.
 

@@ -1,4 +1,4 @@
-"""The engine `onnx`: exported graphs in ONNX Runtime, on the CPU or on a CUDA device."""
+"""The engine `onnx`: exported graphs in ONNX Runtime, on the CPU, or on a GPU by CUDA or by TensorRT."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,12 +7,13 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from dap.engines.base import Inference, check_finite, check_panoramas, read_metadata
+from dap.engines import Provider
+from dap.engines.base import Inference, check_finite, check_panoramas, in_parts, joined, read_metadata
 from dap.engines.bindings import Bindings
 from dap.engines.cores import available_cores
 from dap.engines.failures import as_engine_error
 from dap.engines.lanes import Crowd, Lanes
-from dap.engines.sessions import FAILURES, new_session, open_session
+from dap.engines.sessions import FAILURES, open_session
 from dap.errors import EngineError, ModelFileInvalid
 from dap.graph import SWITCH, GraphMetadata
 from dap.models import Model
@@ -38,6 +39,8 @@ class OnnxEngine:
         threads: int | None = None,
         crowd: Crowd | None = None,
         gpu_arena_gb: float | None = None,
+        provider: Provider = "auto",
+        max_batch_size: int = 4,
     ) -> None:
         """Load the graph.
 
@@ -50,29 +53,32 @@ class OnnxEngine:
                 other input sizes.
             gpu_arena_gb: of a GPU's memory, that each of the two sessions there, with range masks and without, takes at
                 most for weights and for what it computes; as `dap.engines.sessions.open_session` has it.
+            provider: on a GPU, of ONNX Runtime; as `dap.engines.sessions.open_session` has it.
+            max_batch_size: panoramas that the provider `tensorrt` runs together at most; larger batches run in parts.
 
         Raises:
             ModelFileInvalid: the file is no ONNX file of ours, or not the one that the registry describes.
-            EngineUnavailable: the device asked for cannot be had.
+            EngineUnavailable: the device or the provider asked for cannot be had.
         """
         metadata = read_metadata(path, model)
         self.input_size = metadata.input_size
         self.sizes: tuple[Size, ...] = (self.input_size,)
         self.thresholds = metadata.thresholds
         cores = threads or available_cores()
-        opened = open_session(path, device, cores, gpu_arena_gb)
+        opened = open_session(
+            *(path, device, cores), gpu_arena_gb=gpu_arena_gb, provider=provider, max_batch_size=max_batch_size
+        )
         _check_signature(opened.session, metadata, path)
-        self.device = "cpu" if opened.gpu is None else f"cuda:{opened.gpu.number}"
+        self._largest_batch: int | None = None
         self._runs: Lanes | Bindings | None
         if opened.gpu is None:
+            self.device = "cpu"
             self._runs = Lanes(path, opened.session, len(self.thresholds), cores, crowd or Crowd())
         else:
+            self.device = f"cuda:{opened.gpu.device.number}"
+            self._largest_batch = opened.gpu.largest_batch
             self._runs = Bindings(
-                lambda in_range: new_session(path, cores, opened.providers, in_range=in_range),
-                opened.session,
-                opened.gpu,
-                self.input_size,
-                len(self.thresholds),
+                *(opened.gpu.another, opened.session, opened.gpu.device), self.input_size, len(self.thresholds)
             )
         self.lanes = self._runs.count
 
@@ -81,8 +87,9 @@ class OnnxEngine:
         if self._runs is None:
             raise EngineError("The engine is closed.")
         check_panoramas(panoramas, self.sizes)
+        parts = in_parts(np.ascontiguousarray(panoramas), self._largest_batch)
         try:
-            inference = self._runs.run(np.ascontiguousarray(panoramas), in_range=in_range)
+            inference = joined([self._runs.run(part, in_range=in_range) for part in parts])
         except (*FAILURES, MemoryError) as error:
             raise as_engine_error(error, "ONNX Runtime", self.device, len(panoramas)) from error
         return check_finite(inference)

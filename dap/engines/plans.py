@@ -75,14 +75,19 @@ class PlanKey:
         """
         return _slot("timings", ".cache", {}, self.gpu, self.tensorrt)
 
+    def onnxruntime(self, version: str) -> "Slot":
+        """The folder for what this version of ONNX Runtime's TensorRT provider keeps by itself."""
+        what = {"model": self.model_sha256, "batches": json.dumps(self.batch_ranges), "onnxruntime": version}
+        return _slot(self.model_name, ".onnxruntime", what, self.gpu, self.tensorrt)
+
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for a file. What it is for changes with an update of the driver or of TensorRT; its place does not.
+    """A place for a file or a folder. What it is for changes with an update of a library; its place does not.
 
     Attributes:
         name: of the file in the folder.
-        built_for: text under text; a file that was built for something else is stale.
+        built_for: text under text; what was built for something else is stale.
     """
 
     name: str
@@ -91,7 +96,8 @@ class Slot:
 
 def _slot(name: str, suffix: str, what: dict[str, str], gpu: GpuIdentity, tensorrt: str) -> Slot:
     built_for = {**what, **gpu.entries(), "tensorrt": tensorrt, "recipe": _RECIPE}
-    lasting = {key: value for key, value in built_for.items() if key not in ("driver", "tensorrt", "recipe")}
+    updated = ("driver", "tensorrt", "onnxruntime", "recipe")
+    lasting = {key: value for key, value in built_for.items() if key not in updated}
     digest = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()[:16]
     readable = re.sub(r"[^a-z0-9]+", "-", name.lower())[:40].strip("-")
     return Slot(f"{readable}-{digest}{suffix}", built_for)
@@ -149,20 +155,11 @@ class PlanFolder:
         Raises:
             EngineUnavailable: there is a file, and it is not one that only this user can have written.
         """
-        record = _read_record(self._trusted(f"{slot.name}.json"))
-        if record is None:
-            _log.info("tensorrt engine: there is no %s yet", slot.name)
-            return None
-        changes = [
-            f"{key} {record.built_for.get(key)} (now {value})"
-            for key, value in slot.built_for.items()
-            if record.built_for.get(key) != value
-        ]
-        if changes:
-            _log.info("tensorrt engine: %s is stale, it was built for %s", slot.name, ", ".join(changes))
+        expected = self._recorded(slot)
+        if expected is None:
             return None
         content = self._trusted(slot.name)
-        if content is None or hashlib.sha256(content).hexdigest() != record.sha256:
+        if content is None or hashlib.sha256(content).hexdigest() != expected:
             _log.warning("tensorrt engine: %s is not what its record says, and is not used", slot.name)
             return None
         return content
@@ -177,14 +174,75 @@ class PlanFolder:
         try:
             self._replace(slot.name, content)
             # Last: without it, or with that of an older plan, what is there is not used.
-            self._replace(f"{slot.name}.json", json.dumps(asdict(record), indent=1).encode())
+            self._replace(f"{slot.name}.json", record.to_json())
         except OSError as error:
             raise EngineUnavailable(f"{slot.name} cannot be kept in {self.path}: {error.strerror}.") from error
+
+    @contextmanager
+    def opened(self, slot: Slot) -> Iterator[Path]:
+        """Alone with a folder, for a library that reads and writes plans by itself, of all processes.
+
+        There is in it what was there when it was last left without an exception, or nothing. The library opens by name
+        what was checked here: nobody but this user can have changed it meanwhile.
+
+        Raises:
+            EngineUnavailable: what is there is not what only this user can have written, or nothing can be written.
+        """
+        with self.locked(slot):
+            folder = PlanFolder(self.path / slot.name)
+            try:
+                expected = self._keep_recorded(slot, folder)
+            except OSError as error:
+                raise EngineUnavailable(f"{folder.path} cannot be used: {error.strerror}.") from error
+            yield folder.path
+            try:
+                for path in folder.path.iterdir():
+                    path.chmod(0o600)  # whatever the umask is
+                if (left := folder._digest()) != expected:
+                    self._replace(f"{slot.name}.json", _Record(slot.built_for, left).to_json())
+            except OSError as error:
+                raise EngineUnavailable(f"{slot.name} cannot be kept in {self.path}: {error.strerror}.") from error
 
     def discard(self, slot: Slot) -> None:
         """Forget what is kept in the slot."""
         for name in (slot.name, f"{slot.name}.json"):
             (self.path / name).unlink(missing_ok=True)
+
+    def _recorded(self, slot: Slot) -> str | None:
+        """The SHA-256 of what is kept in the slot; None, and a log line that says why, where it has to be built."""
+        record = _read_record(self._trusted(f"{slot.name}.json"))
+        if record is None:
+            _log.info("tensorrt engine: there is no %s yet", slot.name)
+            return None
+        changes = [
+            f"{key} {record.built_for.get(key)} (now {value})"
+            for key, value in slot.built_for.items()
+            if record.built_for.get(key) != value
+        ]
+        if changes:
+            _log.info("tensorrt engine: %s is stale, it was built for %s", slot.name, ", ".join(changes))
+            return None
+        return record.sha256
+
+    def _keep_recorded(self, slot: Slot, folder: "PlanFolder") -> str | None:
+        """Empty the slot's folder, unless all in it is as recorded; its digest then."""
+        expected, found = self._recorded(slot), folder._digest()
+        if expected == found:
+            return expected
+        if expected is not None:
+            _log.warning("tensorrt engine: %s is not what its record says, and is not used", slot.name)
+        for path in folder.path.iterdir():
+            path.unlink()
+        return None
+
+    def _digest(self) -> str:
+        """One SHA-256 of all files in this folder, by name."""
+        total = hashlib.sha256()
+        for name in sorted(path.name for path in self.path.iterdir()):
+            content = self._trusted(name)
+            if content is not None:
+                total.update(f"{hashlib.sha256(content).hexdigest()} {name}\n".encode())
+        return total.hexdigest()
 
     def _trusted(self, name: str) -> bytes | None:
         """The content of a file of this folder that is this user's own; None if there is none."""
@@ -231,6 +289,9 @@ class _Record:
 
     built_for: dict[str, str]
     sha256: str
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1).encode()
 
 
 def _read_record(content: bytes | None) -> _Record | None:

@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import distributions
@@ -11,10 +11,13 @@ from pathlib import Path
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
+from dap.engines import Provider
 from dap.engines.arena import ARENA
 from dap.engines.base import parse_device
 from dap.engines.cuda import CudaDevice
 from dap.engines.memory import give_back
+from dap.engines.tensorrt_builder import cast_pixels
+from dap.engines.tensorrt_provider import NOT_FOUND, TENSORRT, ProviderPlans, not_found, require_tensorrt
 from dap.errors import EngineUnavailable, ModelFileInvalid
 from dap.graph import outline, with_switch, without_range
 
@@ -23,6 +26,11 @@ _log = logging.getLogger(__name__)
 CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _CPU_INSTEAD = "Ask for the device cpu, or cuda,cpu to let the CPU stand in."
+_PROVIDER_REASONS: dict[Provider, str] = {
+    "auto": "CUDA, since TensorRT takes minutes to build plans: it is asked for as provider tensorrt",
+    "cuda": "CUDA, as asked for",
+    "tensorrt": "TensorRT, as asked for",
+}
 # ONNX Runtime's exceptions have no common ancestor but Exception.
 FAILURES = (
     native.EPFail,
@@ -45,21 +53,42 @@ def output_names(in_range: bool) -> Sequence[str]:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A session, and how more like it are opened.
+class OnGpu:
+    """Where a session on a GPU is, and how more like it are opened.
 
     Attributes:
-        session: of the whole graph.
-        providers: ONNX Runtime's execution providers, in the order in which they are asked.
-        gpu: the CUDA device that it is on; None for the CPU.
+        device: the CUDA device.
+        another: gives one more session, with range masks or without.
+        largest_batch: panoramas that it takes at most; None for any number.
+    """
+
+    device: CudaDevice
+    another: Callable[[bool], ort.InferenceSession]
+    largest_batch: int | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A session of the whole graph.
+
+    Attributes:
+        session: with range masks.
+        gpu: that it is on; None for the CPU.
     """
 
     session: ort.InferenceSession
-    providers: Providers
-    gpu: CudaDevice | None = None
+    gpu: OnGpu | None = None
 
 
-def open_session(path: Path, device: str, threads: int, gpu_arena_gb: float | None = None) -> Opened:
+def open_session(
+    path: Path,
+    device: str,
+    threads: int,
+    *,
+    gpu_arena_gb: float | None = None,
+    provider: Provider = "auto",
+    max_batch_size: int = 4,
+) -> Opened:
     """A session on the device that is asked for.
 
     Args:
@@ -70,29 +99,38 @@ def open_session(path: Path, device: str, threads: int, gpu_arena_gb: float | No
         threads: that work on one panorama on the CPU.
         gpu_arena_gb: gigabytes of a GPU's memory that the session's arena grows to at most, weights among them; by
             default as far as there is any. A run that needs more fails as one for which there is no room.
+        provider: on a GPU, which of ONNX Runtime's execution providers is asked first: `cuda`; `tensorrt`, with CUDA
+            for what TensorRT does not take; `auto` is `cuda`, since plans of TensorRT take minutes to build.
+        max_batch_size: panoramas that plans of TensorRT are built for at most.
 
     Raises:
-        EngineUnavailable: the device asked for cannot be had, has not the precision of the file, or its arena has no
-            room for the weights.
+        EngineUnavailable: the device or the provider asked for cannot be had, has not the precision of the file, or its
+            arena has no room for the weights.
         ModelFileInvalid: ONNX Runtime cannot load the file.
     """
     wanted = device.removesuffix(",cpu")
     kind, number = parse_device(wanted)
+    if kind == "cpu" and provider != "auto":
+        raise EngineUnavailable(f"The provider {provider} is for GPUs: expected the device auto, cuda or cuda:N.")
     has_cuda = _CUDA in ort.get_available_providers()
-    if kind == "cpu" or (kind == "auto" and not has_cuda):
-        reason = "as asked for" if kind == "cpu" else _without_cuda()
-        _log.info("onnx engine: cpu with %d threads, %s", threads, reason)
-        return Opened(new_session(path, threads, [CPU]), [CPU])
+    if kind == "cpu" or (kind == "auto" and provider == "auto" and not has_cuda):
+        _log.info("onnx engine: cpu with %d threads, %s", threads, "as asked for" if kind == "cpu" else _without_cuda())
+        return Opened(new_session(path, threads, [CPU]))
     try:
         if not has_cuda:
-            raise EngineUnavailable(f"{wanted} was asked for, and {_without_cuda()}.")
-        opened = _on_gpu(path, number or 0, threads, gpu_arena_gb)
+            raise EngineUnavailable(f"{provider if kind == 'auto' else wanted} was asked for, and {_without_cuda()}.")
+        gpu = _gpu(number or 0)
+        if provider == "tensorrt":
+            opened = _with_tensorrt(path, gpu, threads, max_batch_size)
+        else:
+            opened = _with_cuda(path, gpu, threads, gpu_arena_gb)
     except EngineUnavailable as error:
         if wanted == device:
             raise
         _log.warning("onnx engine: cpu with %d threads, which %s allows: %s", threads, device, error)
-        return Opened(new_session(path, threads, [CPU]), [CPU])
-    _log.info("onnx engine: cuda:%d, %s", number or 0, "as asked for" if kind == "cuda" else "the first GPU found")
+        return Opened(new_session(path, threads, [CPU]))
+    reason = "as asked for" if kind == "cuda" else "the first GPU found"
+    _log.info("onnx engine: cuda:%d, %s; by %s", gpu.number, reason, _PROVIDER_REASONS[provider])
     return opened
 
 
@@ -106,14 +144,17 @@ def _without_cuda() -> str:
     return "this ONNX Runtime is built without CUDA: onnxruntime-gpu, in its place, has it"
 
 
-def _on_gpu(path: Path, number: int, threads: int, arena_gb: float | None) -> Opened:
-    """With CUDA graphs where ONNX Runtime can record the whole of the file as one, else without."""
+def _gpu(number: int) -> CudaDevice:
     try:
-        gpu = CudaDevice(number)
+        return CudaDevice(number)
     except EngineUnavailable as error:
         raise EngineUnavailable(f"{error} {_CPU_INSTEAD}") from error
+
+
+def _with_cuda(path: Path, gpu: CudaDevice, threads: int, arena_gb: float | None) -> Opened:
+    """With CUDA graphs where ONNX Runtime can record the whole of the file as one, else without."""
     _load_cuda()
-    options = _cuda_options(path, number, arena_gb)
+    options = _cuda_options(path, gpu.number, arena_gb)
     providers: Providers = [(_CUDA, options | {"enable_cuda_graph": "1"}), CPU]
     try:
         session = new_session(path, threads, providers)
@@ -121,13 +162,35 @@ def _on_gpu(path: Path, number: int, threads: int, arena_gb: float | None) -> Op
         providers = [(_CUDA, options), CPU]
         session = new_session(path, threads, providers)
         _log.info("onnx engine: no CUDA graphs for %s: %s", path.name, error)
-    # ONNX Runtime goes on without a provider whose libraries do not load.
+    _require_cuda(session, gpu)
+    return Opened(session, OnGpu(gpu, lambda in_range: new_session(path, threads, providers, in_range=in_range)))
+
+
+def _with_tensorrt(path: Path, gpu: CudaDevice, threads: int, max_batch_size: int) -> Opened:
+    """Plans are built while sessions open, where none that fit are kept."""
+    if TENSORRT not in ort.get_available_providers():
+        raise EngineUnavailable("tensorrt was asked for, and this ONNX Runtime is built without it.")
+    plans = ProviderPlans(path, gpu, max_batch_size)
+    _load_cuda()
+
+    def another(in_range: bool) -> ort.InferenceSession:
+        with plans.options() as options:
+            providers: Providers = [(TENSORRT, options), (_CUDA, _cuda_options(path, gpu.number, None)), CPU]
+            session = new_session(path, threads, providers, in_range=in_range)
+            require_tensorrt(session, path)
+            _require_cuda(session, gpu)
+            return session
+
+    return Opened(another(True), OnGpu(gpu, another, max_batch_size))
+
+
+def _require_cuda(session: ort.InferenceSession, gpu: CudaDevice) -> None:
+    """ONNX Runtime goes on without a provider whose libraries do not load."""
     if _CUDA not in session.get_providers():
         raise EngineUnavailable(
-            f"ONNX Runtime is built for CUDA and cannot start cuda:{number}: driver, CUDA and cuDNN are not all here, "
-            f"or do not fit together. {_CPU_INSTEAD}"
+            f"ONNX Runtime is built for CUDA and cannot start cuda:{gpu.number}: driver, CUDA and cuDNN are not all "
+            f"here, or do not fit together. {_CPU_INSTEAD}"
         )
-    return Opened(session, providers, gpu)
 
 
 def _load_cuda() -> None:
@@ -166,11 +229,11 @@ def new_session(path: Path, threads: int, providers: Providers, *, in_range: boo
         path: the ONNX file.
         threads: that work on one panorama on the CPU.
         providers: ONNX Runtime's execution providers. On the CPU the session has the input `dap.graph.SWITCH`;
-            elsewhere not, since CUDA can record no graph with a branch.
+            elsewhere not, since CUDA can record no graph with a branch. For TensorRT the graph is in plain operators.
         in_range: elsewhere than on the CPU: False for a session that has no range masks, and does not run them.
 
     Raises:
-        EngineUnavailable: ONNX Runtime has no kernels for the precision of the file.
+        EngineUnavailable: ONNX Runtime has no kernels for the precision of the file, or cannot load a provider.
         ModelFileInvalid: ONNX Runtime cannot load the file.
     """
     options = ort.SessionOptions()
@@ -186,13 +249,14 @@ def new_session(path: Path, threads: int, providers: Providers, *, in_range: boo
     # A file that is parsed as a whole has its weights in memory twice: 1972 MB to load a ViT-L so, 1595 MB from an
     # outline, in half the time.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.resolve().parent))
-    source = outline(path)
     on_cpu = list(providers) == [CPU]
     if on_cpu:
-        source = with_switch(source)
+        source = with_switch(outline(path))
         ARENA.prepare(options, path.stat().st_size)
-    elif not in_range:
-        source = without_range(source)
+    else:
+        source = cast_pixels(path.read_bytes()) if providers[0][0] == TENSORRT else outline(path)
+        source = source if in_range else without_range(source)
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
         session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except native.NotImplemented as error:
@@ -201,6 +265,8 @@ def new_session(path: Path, threads: int, providers: Providers, *, in_range: boo
             "runs int8, and fp16 by way of float32; bf16 runs in TensorRT."
         ) from error
     except FAILURES as error:
+        if NOT_FOUND in str(error):
+            raise not_found() from error
         detail = _first_line(error).replace(str(path), path.name)
         raise ModelFileInvalid(f"ONNX Runtime cannot load {path.name}: {detail}") from error
     if on_cpu:

@@ -12,7 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dap.checksums import sha256_of
-from dap.engines.base import Inference, check_finite, check_panoramas, no_range, parse_device, read_metadata
+from dap.engines.base import (
+    Inference,
+    check_finite,
+    check_panoramas,
+    in_parts,
+    joined,
+    no_range,
+    parse_device,
+    read_metadata,
+)
 from dap.engines.cuda import CudaDevice, CudaError, GpuIdentity, PinnedBuffer
 from dap.engines.failures import as_engine_error
 from dap.engines.plans import PlanFolder, PlanKey, batch_ranges
@@ -92,19 +101,13 @@ class TensorrtEngine:
         if self._context is None:
             raise EngineError("The engine is closed.")
         check_panoramas(panoramas, self.sizes)
-        largest = self._ranges[-1][1]
-        parts = [panoramas[start : start + largest] for start in range(0, len(panoramas), largest)]
         try:
             self._gpu.make_current()
-            inferences = [self._run(self._context, part, in_range) for part in parts]
+            parts = in_parts(panoramas, self._ranges[-1][1])
+            inference = joined([self._run(self._context, part, in_range) for part in parts])
         except (CudaError, _Failure) as error:
             raise as_engine_error(error, "TensorRT", self.device, len(panoramas)) from error
-        return check_finite(
-            Inference(
-                np.concatenate([inference.depth for inference in inferences]),
-                np.concatenate([inference.in_range for inference in inferences]),
-            )
-        )
+        return check_finite(inference)
 
     def warm_up(self, batch_sizes: Sequence[int], size: Size | None = None) -> None:
         """Run each batch size once."""

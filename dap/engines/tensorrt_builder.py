@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 INPUT = "panorama"
-_FLOAT_INPUT = "panorama_float32"
+FLOAT_INPUT = "panorama_float32"
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def cast_pixels(model: bytes) -> bytes:
     graph = proto.graph
     _require_symmetric(graph)
     for node in graph.node:
-        node.input[:] = [_FLOAT_INPUT if name == INPUT else name for name in node.input]
-    graph.node.insert(0, onnx.helper.make_node("Cast", [INPUT], [_FLOAT_INPUT], to=onnx.TensorProto.FLOAT))
+        node.input[:] = [FLOAT_INPUT if name == INPUT else name for name in node.input]
+    graph.node.insert(0, onnx.helper.make_node("Cast", [INPUT], [FLOAT_INPUT], to=onnx.TensorProto.FLOAT))
     content: bytes = proto.SerializeToString()
     return content
 

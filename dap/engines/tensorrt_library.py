@@ -26,8 +26,7 @@ def tensorrt_version() -> str:
         import tensorrt as trt
     except (ImportError, OSError) as error:  # OSError: a library that it loads is missing
         raise EngineUnavailable(
-            f"The tensorrt engine needs NVIDIA TensorRT, which cannot be loaded ({error}): "
-            "pip install 'depth-any-panorama[gpu]'."
+            f"NVIDIA TensorRT is needed, and cannot be loaded ({error}): pip install 'depth-any-panorama[gpu]'."
         ) from error
     version: str = trt.__version__
     if version.partition(".")[0] not in _MAJORS:

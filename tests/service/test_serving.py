@@ -37,7 +37,7 @@ def test_the_engine_is_opened_as_the_settings_say(red_model, monkeypatch: pytest
     monkeypatch.setattr("service.serving.create_engine", lambda model, engine, **options: asked.update(options))
     chosen: dict[str, object] = {
         "device": "cuda:1", "threads": 3, "precision": "bf16", "execution": "eager",
-        "max_batch_size": 7, "gpu_arena_gb": 2.5,
+        "provider": "tensorrt", "max_batch_size": 7, "gpu_arena_gb": 2.5,
     }  # fmt: skip
     open_engine(find_model(red_model), Settings(engine="onnx", **chosen))
     assert asked == chosen

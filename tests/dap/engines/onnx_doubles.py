@@ -1,6 +1,10 @@
-"""An ONNX Runtime that is built for CUDA, played by the one that is here over the double of CUDA."""
+"""An ONNX Runtime that is built for CUDA and TensorRT, played by the one that is here over the double of CUDA."""
 
+import hashlib
+import sys
 import threading
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import onnxruntime
@@ -24,6 +28,42 @@ class _Binding(onnxruntime.IOBinding):
         super().bind_output(name, "cpu", 0, *array)
 
 
+class TensorrtProvider:
+    """What ONNX Runtime does of a session that is asked for its TensorRT provider, and what TensorRT does for it.
+
+    Attributes:
+        fits: the installed TensorRT is of the version that the provider is linked with.
+        starts: whether it does.
+        takes: TensorRT takes nodes.
+        builds: the bytes of the graphs that plans were built of.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, home: Path, version: str = "10.13.3.9") -> None:
+        self.fits = self.starts = self.takes = True
+        self.builds: list[bytes] = []
+        monkeypatch.setenv("DAP_HOME", str(home))
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")
+        monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
+        monkeypatch.setattr("dap.engines.cuda._KERNEL_MODULE", home / "nowhere")
+        self.library = ModuleType("tensorrt")
+        vars(self.library)["__version__"] = version
+        monkeypatch.setitem(sys.modules, "tensorrt", self.library)
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["TensorrtExecutionProvider", *PROVIDERS])
+
+    def open(self, opened: Any, source: bytes, options: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+        if not self.fits:
+            raise RuntimeError("RegisterTensorRTPluginsAsCustomOps Please install TensorRT libraries as mentioned in")
+        names = ["TensorrtExecutionProvider", *PROVIDERS] if self.starts else PROVIDERS
+        monkeypatch.setattr(opened, "get_providers", lambda: names)
+        taker = "TensorrtExecutionProvider" if self.takes else "CUDAExecutionProvider"
+        parts = [SimpleNamespace(ep_name=taker, get_nodes=lambda: ["Div", "Less"])]
+        monkeypatch.setattr(opened, "get_provider_graph_assignment_info", lambda: parts)
+        plan = Path(str(options["trt_engine_cache_path"])) / f"{hashlib.sha256(source).hexdigest()}.engine"
+        if not plan.exists():
+            self.builds.append(source)
+            plan.write_bytes(b"a program")
+
+
 class CudaBuild:
     """ONNX Runtime on a machine where CUDA starts or does not, and records graphs or does not.
 
@@ -36,7 +76,13 @@ class CudaBuild:
         threads: that a run was in.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, starts: bool, records: bool = True) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        starts: bool,
+        records: bool = True,
+        tensorrt: TensorrtProvider | None = None,
+    ) -> None:
         self.cuda = install_cuda(monkeypatch)
         self.asked: list[list[object]] = []
         self.options: list[dict[str, object]] = []
@@ -45,7 +91,7 @@ class CudaBuild:
         self.threads: set[int] = set()
         real = onnxruntime.InferenceSession
 
-        def session(source: bytes, options: object, providers: list[object], **rest: object) -> object:
+        def session(source: bytes, options: object, providers: list[Any], **rest: object) -> object:
             self.asked.append(providers)
             if isinstance(providers[0], tuple):
                 self.options.append(providers[0][1])
@@ -55,6 +101,8 @@ class CudaBuild:
             opened = real(source, options, providers=["CPUExecutionProvider"], **rest)
             if starts:
                 monkeypatch.setattr(opened, "get_providers", lambda: PROVIDERS)
+            if tensorrt and providers[0][0] == "TensorrtExecutionProvider":
+                tensorrt.open(opened, source, providers[0][1], monkeypatch)
             run = opened.run_with_iobinding
 
             def bound(binding: object, run_options: Any) -> None:
@@ -67,4 +115,5 @@ class CudaBuild:
             return opened
 
         monkeypatch.setattr(onnxruntime, "InferenceSession", session)
-        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: PROVIDERS)
+        if tensorrt is None:
+            monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: PROVIDERS)

@@ -54,6 +54,12 @@ def test_an_exported_file_has_no_execution(exported: Path) -> None:
         create_engine(find_model(exported), execution="compiled")
 
 
+def test_an_engine_that_is_not_onnx_has_no_provider(exported: Path, checkpoint: Path) -> None:
+    for path, engine in ((exported, "tensorrt"), (checkpoint, "torch"), (checkpoint, "auto")):
+        with pytest.raises(EngineUnavailable, match="The provider cuda is of the onnx engine alone"):
+            create_engine(find_model(path), engine, provider="cuda")
+
+
 def test_the_onnx_engine_is_given_the_limit_of_its_arenas(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build = CudaBuild(monkeypatch, starts=True)
     create_engine(find_model(exported), gpu_arena_gb=2.0).close()

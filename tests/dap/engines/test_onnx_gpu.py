@@ -3,12 +3,13 @@
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dap.engines.onnx import OnnxEngine
-from dap.errors import OutOfMemory
+from dap.errors import EngineUnavailable, OutOfMemory
 from dap.models import find_model
 from dap.panorama import resize_pixels
 from tests.dap.graphs import SIZE, red_graph, red_panorama, save
@@ -27,7 +28,7 @@ def red(tmp_path: Path) -> Path:
     return save(red_graph(), tmp_path / "red.onnx")
 
 
-def opened(path: Path, **options: float) -> OnnxEngine:
+def opened(path: Path, **options: Any) -> OnnxEngine:
     return OnnxEngine(path, find_model(path), device="cuda", **options)
 
 
@@ -79,6 +80,34 @@ def test_the_bundled_model_is_recorded_as_a_graph_and_gives_the_metres_of_the_cp
         assert np.abs(found.depth / expected.depth - 1).mean() < 1e-5
         assert np.abs(found.in_range - expected.in_range).max() < 1e-3
     engine.close()
+
+
+def test_the_bundled_model_by_tensorrt_gives_the_metres_of_the_cpu_and_keeps_its_plans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In float32, without TF32; batches of more than plans are built for in parts, and without range masks too."""
+    require_gpu("onnxruntime", "tensorrt", "onnx")
+    monkeypatch.setenv("DAP_HOME", str(tmp_path / "home"))
+    model = find_model("dap-s")
+    pixels = np.random.default_rng(360).integers(0, 256, (3, *model.input_size, 3), dtype=np.uint8)
+    expected = OnnxEngine(model.path, model, device="cpu").infer(pixels)
+    plans = []
+    for _ in range(2):
+        try:
+            with caplog.at_level(logging.INFO):
+                engine = OnnxEngine(model.path, model, device="cuda", provider="tensorrt", max_batch_size=2)
+        except EngineUnavailable as error:
+            if "expected the major version" not in str(error):
+                raise
+            pytest.skip(str(error))
+        for in_range in (True, False):
+            found = engine.infer(pixels, in_range=in_range)
+            assert np.abs(found.depth / expected.depth - 1).mean() < 1e-5
+        engine.close()
+        plans.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.engine")})
+    assert plans[0]
+    assert plans[1] == plans[0]
+    assert "in 1 plans of TensorRT" in caplog.text
 
 
 def test_a_batch_beyond_the_limit_of_the_arena_has_no_room_and_a_smaller_one_has() -> None:

@@ -235,3 +235,45 @@ def test_a_record_can_be_read_by_a_person(folder: PlanFolder, kept: Path) -> Non
     built_for = json.loads(kept.with_name(f"{kept.name}.json").read_text())["built_for"]
     expected = {"name": "NVIDIA H200", "driver": "580.159.04", "tensorrt": "11.4.0.106", "model": "ab" * 32}
     assert expected.items() <= built_for.items()
+
+
+@pytest.fixture
+def filled(folder: PlanFolder) -> Path:
+    """A folder in which a library, under a umask that lets its group write, has kept a plan."""
+    with folder.opened(KEY.onnxruntime("1.31.1")) as path:
+        (path / "a.engine").write_bytes(b"a program")
+        (path / "a.engine").chmod(0o664)
+    return path
+
+
+def test_what_a_library_keeps_by_itself_is_there_again(folder: PlanFolder, filled: Path) -> None:
+    with folder.opened(KEY.onnxruntime("1.31.1")) as path:
+        assert path == filled
+        assert (path / "a.engine").read_bytes() == b"a program"
+        assert (path / "a.engine").stat().st_mode & 0o777 == 0o600
+    assert filled.name.startswith("dap-s-")
+
+
+def test_another_version_of_the_library_finds_nothing(folder: PlanFolder, filled: Path) -> None:
+    with folder.opened(KEY.onnxruntime("1.32.0")) as path:
+        assert (path, list(path.iterdir())) == (filled, [])
+
+
+def test_what_was_kept_when_the_library_failed_is_not_there_again(folder: PlanFolder, filled: Path) -> None:
+    def fail(path: Path) -> None:
+        (path / "b.engine").write_bytes(b"half a pro")
+        raise ValueError("no room")
+
+    with pytest.raises(ValueError, match="no room"), folder.opened(KEY.onnxruntime("1.31.1")) as path:
+        fail(path)
+    with folder.opened(KEY.onnxruntime("1.31.1")) as path:
+        assert list(path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_what_is_no_plain_file_in_a_librarys_folder_is_an_error_of_ours(
+    folder: PlanFolder, filled: Path, kind: str
+) -> None:
+    (filled / "b.engine").symlink_to(filled / "a.engine") if kind == "link" else (filled / "b.engine").mkdir()
+    with pytest.raises(EngineUnavailable), folder.opened(KEY.onnxruntime("1.31.1")):
+        pass
