@@ -18,17 +18,15 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from dap.graph import GraphPrecision
+from dap.model import precision as in_torch
 from model_export.attention import spelt_out
 
-_FIRST = (
-    "network.encoder.stem.",
-    "network.encoder.stage4.",
-    "network.encoder.stages.0.",
-    "network.encoder.patch_embed.",
-)
+FIRST_LAYERS = tuple(f"network.{name}" for name in in_torch.FIRST_LAYERS)
+"""Of a graph, whose parameters have names of their own."""
+
 FLOAT32_LAYERS: tuple[tuple[str, ...], ...] = (
-    (*_FIRST, "network.depth_head.output_conv"),
-    (*_FIRST, "network.depth_head."),
+    (*FIRST_LAYERS, "network.depth_head.output_conv"),
+    (*FIRST_LAYERS, "network.depth_head."),
 )
 """Parameters, by the beginnings of their names, of the layers that stay float32: the fewest first, and what to try
 where a network does not keep its limit so."""

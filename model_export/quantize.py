@@ -19,13 +19,9 @@ import onnx
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.calibrate import CalibrationDataReader
 
-_FIRST = (
-    "network.encoder.stem.",
-    "network.encoder.stage4.",
-    "network.encoder.stages.0.",
-    "network.encoder.stages.1.",
-    "network.encoder.patch_embed.",
-)
+from model_export.precision import FIRST_LAYERS
+
+_FIRST = (*FIRST_LAYERS, "network.encoder.stages.1.")
 FLOAT32_LAYERS: tuple[tuple[str, ...], ...] = (
     (*_FIRST, "network.depth_head.output_conv"),
     (*_FIRST, "network.encoder.stages.2.", "network.depth_head."),

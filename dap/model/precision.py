@@ -13,7 +13,9 @@ from dap.model.config import NetworkConfig
 from dap.model.dap import DapNetwork
 from dap.model.vit import VIT_SHAPES
 
-_FIRST = ("encoder.stem.", "encoder.stage4.", "encoder.stages.0.", "encoder.patch_embed.")
+FIRST_LAYERS = ("encoder.stem.", "encoder.stage4.", "encoder.stages.0.", "encoder.patch_embed.")
+"""Beginnings of the names of the layers that see the pixels first, whichever encoder has them."""
+
 _PRODUCTS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
@@ -23,7 +25,7 @@ def float32_layers(config: NetworkConfig) -> tuple[str, ...]:
     Nearly all of the error is theirs, as docs/precision.md has it measured. A plain ViT has it in all of its depth
     head, the others in the last two convolutions there.
     """
-    return (*_FIRST, "depth_head." if config.encoder in VIT_SHAPES else "depth_head.output_conv")
+    return (*FIRST_LAYERS, "depth_head." if config.encoder in VIT_SHAPES else "depth_head.output_conv")
 
 
 def lower(network: DapNetwork, dtype: torch.dtype) -> None:
