@@ -3,20 +3,20 @@
 And the forms in which an engine loads it: with its weights left where they are, without range masks or with a switch
 for them.
 
-An ONNX file is one protocol-buffers message. Its wire format is a flat list of fields with their lengths, so a model of
-a gigabyte is described in milliseconds by stepping over the weights: https://protobuf.dev/programming-guides/encoding/
-; field numbers from onnx.proto of the ONNX standard.
+An ONNX file is one message of protocol buffers (`dap.protobuf`), so a model of a gigabyte is described in milliseconds
+by stepping over the weights. The numbers of fields are those of onnx.proto of the ONNX standard.
 """
 
 import json
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 from dap.errors import ModelFileInvalid
+from dap.protobuf import BrokenMessage, Buffer, Field, bytes_field, integer_field
 
 # The fields of each message that hold a further message in which a tensor may sit.
 _CHILDREN: dict[str, dict[int, str]] = {
@@ -124,10 +124,11 @@ def read_graph_metadata(path: Path) -> GraphMetadata:
         except ValueError:
             raise ModelFileInvalid(f"{path.name} is empty: expected an ONNX file.") from None
         with data:
+            model = Field.outermost(data)
             try:
-                entries = dict(_metadata_entries(data))
-                external = _has_external_data(data, 0, len(data), "model", 0)
-            except (IndexError, UnicodeDecodeError):
+                entries = dict(_metadata_entries(model))
+                external = _has_external_data(model, "model", 0)
+            except (BrokenMessage, UnicodeDecodeError):
                 raise ModelFileInvalid(f"{path.name} is truncated or no ONNX file.") from None
     if external:
         raise ModelFileInvalid(
@@ -148,22 +149,20 @@ def outline(path: Path) -> bytes:
             folder is for the reader to know.
     """
     real = path.resolve()
-    with real.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as model:
-        graph = _graph(model)
+    with real.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        graph = _graph(data)
         stay = {
             name
-            for node in _for_range_only(model, graph)
-            if node.number == _GRAPH_NODE and _RELAID.isdisjoint(_texts(model, node, _NODE_OPERATOR))
-            for name in _texts(model, node, _NODE_INPUT)
+            for node in _for_range_only(graph)
+            if node.number == _GRAPH_NODE and _RELAID.isdisjoint(node.contents(_NODE_OPERATOR))
+            for name in node.contents(_NODE_INPUT)
         }
         large = [
-            (tensor, _pointing(model, tensor, raw, real))
-            for tensor in _fields(model, *graph.body)
-            if tensor.number == _GRAPH_INITIALIZER
-            and (raw := _large_data(model, tensor))
-            and stay.isdisjoint(_texts(model, tensor, _TENSOR_NAME))
+            (tensor, _pointing(tensor, raw, real))
+            for tensor in graph.fields(_GRAPH_INITIALIZER)
+            if (raw := _large_data(tensor)) and stay.isdisjoint(tensor.contents(_TENSOR_NAME))
         ]
-        return _replaced(model, 0, len(model), [(graph, _message(_MODEL_GRAPH, _replaced(model, *graph.body, large)))])
+        return _with_graph(data, graph, graph.replaced(large))
 
 
 def without_range(model: bytes) -> bytes:
@@ -176,11 +175,9 @@ def without_range(model: bytes) -> bytes:
         model: an ONNX file that `read_graph_metadata` has found sound.
     """
     graph = _graph(model)
-    outputs = (field for field in _fields(model, *graph.body) if field.number == _GRAPH_OUTPUT)
-    others = [field for field in outputs if b"depth" not in _texts(model, field, _VALUE_NAME)]
-    gone = sorted((*_for_range_only(model, graph), *others), key=lambda field: field.key)
-    body = _replaced(model, *graph.body, [(field, b"") for field in gone])
-    return _replaced(model, 0, len(model), [(graph, _message(_MODEL_GRAPH, body))])
+    others = [value for value in graph.fields(_GRAPH_OUTPUT) if b"depth" not in value.contents(_VALUE_NAME)]
+    gone = sorted((*_for_range_only(graph), *others), key=lambda field: field.key)
+    return _with_graph(model, graph, graph.replaced([(field, b"") for field in gone]))
 
 
 def with_switch(model: bytes) -> bytes:
@@ -194,34 +191,38 @@ def with_switch(model: bytes) -> bytes:
         model: an ONNX file that `read_graph_metadata` has found sound.
     """
     graph = _graph(model)
-    moved = _for_range_only(model, graph)
-    inside = b"".join(_renamed(model, field, b"in_range", _IN_BRANCH) for field in moved)
-    added = _message(_GRAPH_INPUT, _value(SWITCH.encode(), _BOOL, _message(_TENSOR_TYPE_SHAPE, b"")))
-    if any(b"in_range" in _texts(model, field, _NODE_OUTPUT) for field in moved if field.number == _GRAPH_NODE):
-        added += _message(_GRAPH_NODE, _if(inside))
-        body = _replaced(model, *graph.body, [(field, b"") for field in moved])
+    moved = _for_range_only(graph)
+    inside = b"".join(_renamed(field, b"in_range", _IN_BRANCH) for field in moved)
+    added = bytes_field(_GRAPH_INPUT, _value(SWITCH.encode(), _BOOL, bytes_field(_TENSOR_TYPE_SHAPE, b"")))
+    if any(b"in_range" in field.contents(_NODE_OUTPUT) for field in moved if field.number == _GRAPH_NODE):
+        added += bytes_field(_GRAPH_NODE, _if(inside))
+        body = graph.replaced([(field, b"") for field in moved])
     else:
-        body = model[graph.start : graph.end]  # depth itself needs it
-    return _replaced(model, 0, len(model), [(graph, _message(_MODEL_GRAPH, body + added))])
+        body = graph.content()  # depth itself needs it
+    return _with_graph(model, graph, body + added)
 
 
-def _graph(model: mmap.mmap | bytes) -> "_Field":
-    return next(field for field in _fields(model, 0, len(model)) if field.number == _MODEL_GRAPH)
+def _graph(model: Buffer) -> Field:
+    return next(Field.outermost(model).fields(_MODEL_GRAPH))
 
 
-def _for_range_only(model: mmap.mmap | bytes, graph: "_Field") -> list["_Field"]:
+def _with_graph(model: Buffer, graph: Field, other: bytes) -> bytes:
+    """The model with another graph in the place of its own."""
+    return Field.outermost(model).replaced([(graph, bytes_field(_MODEL_GRAPH, other))])
+
+
+def _for_range_only(graph: Field) -> list[Field]:
     """The nodes and initializers that `depth` does not need."""
     needed = {b"depth"}
-    idle: list[_Field] = []
-    fields = [field for field in _fields(model, *graph.body) if field.number in (_GRAPH_NODE, _GRAPH_INITIALIZER)]
+    idle: list[Field] = []
     # Nodes are in the order in which they run.
-    for field in (field for field in reversed(fields) if field.number == _GRAPH_NODE):
-        if needed.isdisjoint(_texts(model, field, _NODE_OUTPUT)):
-            idle.append(field)
+    for node in reversed(list(graph.fields(_GRAPH_NODE))):
+        if needed.isdisjoint(node.contents(_NODE_OUTPUT)):
+            idle.append(node)
         else:
-            needed.update(_read_names(model, *field.body, "node"))
-    tensors = (field for field in fields if field.number == _GRAPH_INITIALIZER)
-    idle += [field for field in tensors if needed.isdisjoint(_texts(model, field, _TENSOR_NAME))]
+            needed.update(_read_names(node, "node"))
+    tensors = graph.fields(_GRAPH_INITIALIZER)
+    idle += [tensor for tensor in tensors if needed.isdisjoint(tensor.contents(_TENSOR_NAME))]
     return sorted(idle, key=lambda field: field.key)
 
 
@@ -230,18 +231,20 @@ _IN_BRANCH = b"dap.in_range"  # names within a branch must be others than those 
 
 def _if(inside: bytes) -> bytes:
     """A node that gives `in_range` from these nodes and initializers, or nothing."""
-    empty = b"".join(bytes((_TENSOR_DIMS << 3, length)) for length in (0, 1, 1, 1)) + bytes((_TENSOR_TYPE << 3, _FLOAT))
-    nothing = _message(_NODE_OUTPUT, _IN_BRANCH) + _message(_NODE_OPERATOR, b"Constant")
+    empty = b"".join(integer_field(_TENSOR_DIMS, length) for length in (0, 1, 1, 1)) + integer_field(
+        _TENSOR_TYPE, _FLOAT
+    )
+    nothing = bytes_field(_NODE_OUTPUT, _IN_BRANCH) + bytes_field(_NODE_OPERATOR, b"Constant")
     nothing += _attribute(b"value", _ATTRIBUTE_TENSOR, _TENSOR, empty)
-    output = _message(_GRAPH_OUTPUT, _value(_IN_BRANCH, _FLOAT))
-    branches = {b"then_branch": inside, b"else_branch": _message(_GRAPH_NODE, nothing)}
+    output = bytes_field(_GRAPH_OUTPUT, _value(_IN_BRANCH, _FLOAT))
+    branches = {b"then_branch": inside, b"else_branch": bytes_field(_GRAPH_NODE, nothing)}
     return b"".join(
         (
-            _message(_NODE_INPUT, SWITCH.encode()),
-            _message(_NODE_OUTPUT, b"in_range"),
-            _message(_NODE_OPERATOR, b"If"),
+            bytes_field(_NODE_INPUT, SWITCH.encode()),
+            bytes_field(_NODE_OUTPUT, b"in_range"),
+            bytes_field(_NODE_OPERATOR, b"If"),
             *(
-                _attribute(name, _ATTRIBUTE_GRAPH, _GRAPH, _message(_GRAPH_NAME, name) + body + output)
+                _attribute(name, _ATTRIBUTE_GRAPH, _GRAPH, bytes_field(_GRAPH_NAME, name) + body + output)
                 for name, body in branches.items()
             ),
         )
@@ -249,25 +252,22 @@ def _if(inside: bytes) -> bytes:
 
 
 def _attribute(name: bytes, place: int, kind: int, body: bytes) -> bytes:
-    parts = (_message(_ATTRIBUTE_NAME, name), _message(place, body), _to_varint(_ATTRIBUTE_TYPE << 3), bytes((kind,)))
-    return _message(_NODE_ATTRIBUTE, b"".join(parts))
+    parts = (bytes_field(_ATTRIBUTE_NAME, name), bytes_field(place, body), integer_field(_ATTRIBUTE_TYPE, kind))
+    return bytes_field(_NODE_ATTRIBUTE, b"".join(parts))
 
 
 def _value(name: bytes, element: int, shape: bytes = b"") -> bytes:
-    tensor = bytes((_TENSOR_TYPE_ELEMENT << 3, element)) + shape
-    return _message(_VALUE_NAME, name) + _message(_VALUE_TYPE, _message(_TYPE_TENSOR, tensor))
+    tensor = integer_field(_TENSOR_TYPE_ELEMENT, element) + shape
+    return bytes_field(_VALUE_NAME, name) + bytes_field(_VALUE_TYPE, bytes_field(_TYPE_TENSOR, tensor))
 
 
-def _renamed(model: bytes, field: "_Field", name: bytes, other: bytes) -> bytes:
+def _renamed(field: Field, name: bytes, other: bytes) -> bytes:
     """A field of a graph with what a node reads or makes under `name` under another one."""
     if field.number != _GRAPH_NODE:
-        return model[field.key : field.end]
-    found = [
-        (part, _message(part.number, other))
-        for part in _fields(model, *field.body)
-        if part.number in (_NODE_INPUT, _NODE_OUTPUT) and model[part.start : part.end] == name
-    ]
-    return _message(_GRAPH_NODE, _replaced(model, *field.body, found))
+        return field.encoded()
+    values = field.fields(_NODE_INPUT, _NODE_OUTPUT)
+    found = [(value, bytes_field(value.number, other)) for value in values if value.content() == name]
+    return bytes_field(_GRAPH_NODE, field.replaced(found))
 
 
 def size_from_json(text: str) -> tuple[int, int]:
@@ -283,124 +283,46 @@ def size_from_json(text: str) -> tuple[int, int]:
     raise ModelFileInvalid(f"dap.input_size is {text!r}: expected [height, width] in pixels, such as [256, 512].")
 
 
-def _metadata_entries(data: mmap.mmap) -> Iterator[tuple[str, str]]:
-    for number, _, start, end in _fields(data, 0, len(data)):
-        if number == _MODEL_METADATA:
-            entry = {field: data[low:high].decode() for field, _, low, high in _fields(data, start, end)}
-            yield entry.get(1, ""), entry.get(2, "")
+def _metadata_entries(model: Field) -> Iterator[tuple[str, str]]:
+    for field in model.fields(_MODEL_METADATA):
+        entry = {part.number: part.content().decode() for part in field.fields()}
+        yield entry.get(_ENTRY_KEY, ""), entry.get(_ENTRY_VALUE, "")
 
 
-def _has_external_data(data: mmap.mmap, start: int, end: int, message: str, depth: int) -> bool:
+def _has_external_data(message: Field, kind: str, depth: int) -> bool:
     if depth > _DEEPEST:
-        raise IndexError
-    for number, _, low, high in _fields(data, start, end):
-        if message == "tensor":
-            if number == _TENSOR_EXTERNAL_DATA:
+        raise BrokenMessage(f"Messages within messages: expected {_DEEPEST} at most.")
+    for field in message.fields():
+        if kind == "tensor":
+            if field.number == _TENSOR_EXTERNAL_DATA:
                 return True
-        elif (child := _CHILDREN[message].get(number)) and _has_external_data(data, low, high, child, depth + 1):
+        elif (child := _CHILDREN[kind].get(field.number)) and _has_external_data(field, child, depth + 1):
             return True
     return False
 
 
-def _large_data(data: mmap.mmap, tensor: "_Field") -> "_Field | None":
-    fields = (field for field in _fields(data, *tensor.body) if field.number == _TENSOR_RAW_DATA)
-    return next((field for field in fields if field.end - field.start >= _LARGE), None)
+def _large_data(tensor: Field) -> Field | None:
+    return next((data for data in tensor.fields(_TENSOR_RAW_DATA) if data.size >= _LARGE), None)
 
 
-def _pointing(data: mmap.mmap, tensor: "_Field", raw: "_Field", path: Path) -> bytes:
+def _pointing(tensor: Field, raw: Field, path: Path) -> bytes:
     """The tensor with the place of its data in the file instead of the data."""
-    place = {
-        b"location": os.fsencode(path.name),
-        b"offset": b"%d" % raw.start,
-        b"length": b"%d" % (raw.end - raw.start),
-    }
+    place = {b"location": os.fsencode(path.name), b"offset": b"%d" % raw.start, b"length": b"%d" % raw.size}
     entries = (
-        _message(_TENSOR_EXTERNAL_DATA, _message(_ENTRY_KEY, key) + _message(_ENTRY_VALUE, value))
+        bytes_field(_TENSOR_EXTERNAL_DATA, bytes_field(_ENTRY_KEY, key) + bytes_field(_ENTRY_VALUE, value))
         for key, value in place.items()
     )
-    location = bytes((_TENSOR_DATA_LOCATION << 3, _EXTERNAL))
-    return _message(_GRAPH_INITIALIZER, b"".join((_replaced(data, *tensor.body, [(raw, b"")]), *entries, location)))
+    location = integer_field(_TENSOR_DATA_LOCATION, _EXTERNAL)
+    return bytes_field(_GRAPH_INITIALIZER, b"".join((tensor.replaced([(raw, b"")]), *entries, location)))
 
 
-def _texts(data: mmap.mmap | bytes, message: "_Field", number: int) -> Iterator[bytes]:
-    return (data[field.start : field.end] for field in _fields(data, *message.body) if field.number == number)
-
-
-def _read_names(data: mmap.mmap | bytes, start: int, end: int, message: str) -> Iterator[bytes]:
+def _read_names(message: Field, kind: str) -> Iterator[bytes]:
     """What a node reads, and what the nodes of the graphs within it read, which see the names around them."""
-    for field in _fields(data, start, end):
-        if message == "node" and field.number == _NODE_INPUT:
-            yield data[field.start : field.end]
-        elif (child := _CHILDREN[message].get(field.number)) in ("node", "attribute", "graph"):
-            yield from _read_names(data, *field.body, child)
-
-
-class _Field(NamedTuple):
-    """Of a message: its number, where its key begins, and where what it holds begins and ends."""
-
-    number: int
-    key: int
-    start: int
-    end: int
-
-    @property
-    def body(self) -> tuple[int, int]:
-        return self.start, self.end
-
-
-def _fields(data: mmap.mmap | bytes, start: int, end: int) -> Iterator[_Field]:
-    """Each length-delimited field; the others are stepped over. IndexError if cut off."""
-    position = start
-    while position < end:
-        begin = position
-        key, position = _varint(data, position)
-        wire_type = key & 7
-        if wire_type == 2:
-            length, position = _varint(data, position)
-            if position + length > end:
-                raise IndexError
-            yield _Field(key >> 3, begin, position, position + length)
-            position += length
-        elif wire_type == 0:
-            _, position = _varint(data, position)
-        elif wire_type in (1, 5):
-            position += 8 if wire_type == 1 else 4
-        else:
-            raise IndexError
-    if position != end:
-        raise IndexError
-
-
-def _varint(data: mmap.mmap | bytes, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise IndexError
-
-
-def _replaced(data: mmap.mmap | bytes, start: int, end: int, replacements: Sequence[tuple["_Field", bytes]]) -> bytes:
-    """What is from `start` to `end`, other bytes for some of its fields, which come in their order."""
-    parts: list[bytes] = []
-    for field, other in replacements:
-        parts += [data[start : field.key], other]
-        start = field.end
-    return b"".join((*parts, data[start:end]))
-
-
-def _message(number: int, body: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + _to_varint(len(body)) + body
-
-
-def _to_varint(value: int) -> bytes:
-    parts = bytearray()
-    while value > 0x7F:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes((*parts, value))
+    for field in message.fields():
+        if kind == "node" and field.number == _NODE_INPUT:
+            yield field.content()
+        elif (child := _CHILDREN[kind].get(field.number)) in ("node", "attribute", "graph"):
+            yield from _read_names(field, child)
 
 
 def _ascending(text: str) -> tuple[float, ...]:
