@@ -18,14 +18,15 @@ from typing import Literal, get_args
 from dap.errors import ModelFileInvalid
 from dap.protobuf import BrokenMessage, Buffer, Field, bytes_field, integer_field
 
-# The fields of each message that hold a further message in which a tensor may sit.
+# The fields of each message that hold a further message which is looked into: a tensor may sit there, or a name.
 _CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function"},
-    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "graph": {1: "node", 5: "tensor", 12: "value", 15: "sparse"},
     "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
+    "value": {},
 }
 _MODEL_GRAPH, _MODEL_METADATA = 7, 14
 _GRAPH_NODE, _GRAPH_NAME, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 2, 5, 11, 12
@@ -127,9 +128,12 @@ def read_graph_metadata(path: Path) -> GraphMetadata:
             model = Field.outermost(data)
             try:
                 entries = dict(_metadata_entries(model))
+                graphs = len(list(model.fields(_MODEL_GRAPH)))
                 external = _has_external_data(model, "model", 0)
             except (BrokenMessage, UnicodeDecodeError):
                 raise ModelFileInvalid(f"{path.name} is truncated or no ONNX file.") from None
+    if graphs != 1:
+        raise ModelFileInvalid(f"{path.name} holds {graphs} graphs: expected one.")
     if external:
         raise ModelFileInvalid(
             f"{path.name} keeps weights in another file (external data): expected one that is whole in itself."

@@ -117,6 +117,27 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
             read_graph_metadata(path)
 
 
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_file_of_no_graph_or_several_is_refused(count: int, tmp_path: Path) -> None:
+    """Several would be merged by whoever loads the file, and what was found in one is not what runs."""
+    whole, graph = red_graph(), onnx.ModelProto()
+    graph.graph.CopyFrom(whole.graph)
+    whole.ClearField("graph")
+    path = tmp_path / "graphs.onnx"
+    path.write_bytes(whole.SerializeToString() + count * graph.SerializeToString())
+    with pytest.raises(ModelFileInvalid, match=f"graphs.onnx holds {count} graphs: expected one"):
+        read_graph_metadata(path)
+
+
+def test_an_output_that_is_no_message_is_refused(tmp_path: Path) -> None:
+    model = red_graph()
+    output = model.graph.output[0].SerializeToString()
+    path = tmp_path / "output.onnx"
+    path.write_bytes(model.SerializeToString().replace(output, b"\x0a\x7f" + output[2:]))
+    with pytest.raises(ModelFileInvalid, match="truncated or no ONNX file"):
+        read_graph_metadata(path)
+
+
 def test_graphs_nested_without_end_are_refused(tmp_path: Path) -> None:
     def field(number: int, content: bytes) -> bytes:
         return bytes([number << 3 | 2, len(content) & 127 | 128, len(content) >> 7]) + content
