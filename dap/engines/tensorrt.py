@@ -22,11 +22,11 @@ from dap.engines.base import (
     parse_device,
     read_metadata,
 )
-from dap.engines.cuda import CudaDevice, CudaError, GpuIdentity, PinnedBuffer
+from dap.engines.cuda import CudaDevice, CudaError, PinnedBuffer
 from dap.engines.failures import as_engine_error
 from dap.engines.plans import PlanFolder, PlanKey, batch_ranges
 from dap.engines.tensorrt_builder import INPUT, build_plan
-from dap.engines.tensorrt_library import take_complaints, tensorrt_logger, tensorrt_version
+from dap.engines.tensorrt_library import require_precision, take_complaints, tensorrt_logger, tensorrt_version
 from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid
 from dap.models import Model, cache_folder
 from dap.resolutions import Size
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 _log = logging.getLogger(__name__)
-
-_FP8_CAPABILITY = (8, 9)  # NVIDIA's support matrix of TensorRT: hardware and precision
 
 
 class TensorrtEngine:
@@ -77,8 +75,7 @@ class TensorrtEngine:
         self.device = f"cuda:{self._gpu.number}"
         self._ranges = batch_ranges(max_batch_size)
         gpu = self._gpu.identity
-        if metadata.precision == "fp8":
-            _require_fp8(gpu)
+        require_precision(metadata.precision, gpu)
         self._key = PlanKey(model.name, sha256_of(path), self._ranges, gpu, version)
         self._folder = PlanFolder(cache_folder() / "tensorrt")
         self._profile: int | None = None
@@ -194,15 +191,6 @@ def _gpu_number(device: str) -> int:
     if kind == "cpu":
         raise EngineUnavailable("The tensorrt engine runs on NVIDIA GPUs alone: expected auto, cuda or cuda:N.")
     return number or 0
-
-
-def _require_fp8(gpu: GpuIdentity) -> None:
-    capability = tuple(int(part) for part in gpu.compute_capability.split("."))
-    if capability < _FP8_CAPABILITY:
-        raise EngineUnavailable(
-            f"fp8 needs a GPU of compute capability 8.9 or later (Ada, Hopper), and {gpu.name} has "
-            f"{gpu.compute_capability}: expected a file in int8, fp16 or bf16 for it."
-        )
 
 
 def _load_or_build(path: Path, key: PlanKey, folder: PlanFolder, input_size: tuple[int, int]) -> "trt.ICudaEngine":

@@ -1,11 +1,13 @@
-"""NVIDIA TensorRT 10 or 11 as it is loaded here: its version, and its one logger."""
+"""NVIDIA TensorRT 10 or 11 as it is loaded here: its version, what it computes with on which GPU, its one logger."""
 
 import functools
 import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
+from dap.engines.cuda import GpuIdentity
 from dap.errors import EngineUnavailable
+from dap.graph import GraphPrecision
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MAJORS = ("10", "11")
+_FP8_CAPABILITY = (8, 9)  # NVIDIA's support matrix of TensorRT: hardware and precision
 _complaints: deque[str] = deque(maxlen=8)
 
 
@@ -32,6 +35,20 @@ def tensorrt_version() -> str:
     if version.partition(".")[0] not in _MAJORS:
         raise EngineUnavailable(f"TensorRT {version} is installed: expected version {' or '.join(_MAJORS)}.")
     return version
+
+
+def require_precision(precision: GraphPrecision, gpu: GpuIdentity) -> None:
+    """Refuse a file whose precision the GPU has no arithmetic for; TensorRT would say so only in a build, and darkly.
+
+    Raises:
+        EngineUnavailable: fp8 on a GPU of compute capability below 8.9.
+    """
+    capability = tuple(int(part) for part in gpu.compute_capability.split("."))
+    if precision == "fp8" and capability < _FP8_CAPABILITY:
+        raise EngineUnavailable(
+            f"fp8 needs a GPU of compute capability 8.9 or later (Ada, Hopper), and {gpu.name} has "
+            f"{gpu.compute_capability}: expected a file in int8, fp16 or bf16 for it."
+        )
 
 
 @functools.cache

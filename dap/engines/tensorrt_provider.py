@@ -13,7 +13,7 @@ from dap.checksums import sha256_of
 from dap.engines.cuda import CudaDevice
 from dap.engines.plans import PlanFolder, PlanKey
 from dap.engines.tensorrt_builder import FLOAT_INPUT, INPUT
-from dap.engines.tensorrt_library import tensorrt_version
+from dap.engines.tensorrt_library import require_precision, tensorrt_version
 from dap.errors import EngineUnavailable
 from dap.graph import read_graph_metadata
 from dap.models import cache_folder
@@ -44,8 +44,11 @@ class ProviderPlans:
             largest_batch: panoramas.
 
         Raises:
-            EngineUnavailable: TensorRT is not installed, or the folder of plans is not to be trusted.
+            EngineUnavailable: TensorRT is not installed, the GPU has no arithmetic in the precision of the file, or the
+                folder of plans is not to be trusted.
         """
+        metadata = read_graph_metadata(path)
+        require_precision(metadata.precision, gpu.identity)
         # The provider has no option for it, and TensorRT looks when it is loaded: what the file says is float32 is
         # computed in float32, as by every engine.
         os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
@@ -55,7 +58,7 @@ class ProviderPlans:
         self._slot = key.onnxruntime(ort.__version__)
         self._folder = PlanFolder(cache_folder() / "tensorrt")
         self._gpu = gpu.number
-        self._input_size = read_graph_metadata(path).input_size
+        self._input_size = metadata.input_size
 
     @contextmanager
     def options(self) -> Iterator[dict[str, object]]:

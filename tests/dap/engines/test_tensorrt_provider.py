@@ -3,6 +3,7 @@
 Over doubles of CUDA, of TensorRT and of an ONNX Runtime built for both; docs/gpu.md says what has been run where.
 """
 
+import dataclasses
 import logging
 import os
 import sys
@@ -20,7 +21,7 @@ from dap.engines.onnx import OnnxEngine
 from dap.errors import EngineUnavailable, ModelFileInvalid
 from dap.models import find_model
 from tests.dap.engines.onnx_doubles import PROVIDERS, CudaBuild, TensorrtProvider
-from tests.dap.graphs import SIZE, red_graph, red_panorama, save
+from tests.dap.graphs import METADATA, SIZE, red_graph, red_panorama, save
 
 
 @pytest.fixture
@@ -245,6 +246,22 @@ def test_a_file_that_is_quantised_for_onnx_runtime_is_refused(build: CudaBuild, 
     model.graph.node[4].input[0] = "again"
     with pytest.raises(ModelFileInvalid, match="export --to tensorrt --precision int8"):
         opened(save(model, tmp_path / "quantised.onnx"))
+
+
+@pytest.mark.parametrize(("capability", "runs"), [((8, 6), False), ((8, 9), True), ((9, 0), True)])
+def test_fp8_runs_where_the_gpu_has_it(
+    build: CudaBuild, tmp_path: Path, capability: tuple[int, int], runs: bool
+) -> None:
+    build.cuda.compute_capability = capability
+    path = save(red_graph(dataclasses.replace(METADATA, precision="fp8")), tmp_path / "red.onnx")
+    if runs:
+        assert opened(path).infer(red_panorama(5.0)).depth.max() == 5.0
+    else:
+        with pytest.raises(
+            EngineUnavailable, match=r"capability 8\.9 .*, and NVIDIA .* has 8\.6: expected .* int8, fp16"
+        ):
+            opened(path)
+        assert opened(path, device="cuda,cpu", threads=1).device == "cpu"
 
 
 def test_create_engine_passes_on_the_provider_and_the_largest_batch(red: Path, build: CudaBuild) -> None:
