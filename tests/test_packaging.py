@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import pytest
 from hatchling.builders.wheel import WheelBuilder
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -85,6 +86,13 @@ def test_no_extra_brings_the_files_of_onnxruntime_again() -> None:
     """onnxruntime-gpu beside onnxruntime: whichever pip installs last overwrites the other."""
     extras = [one for extra in PROJECT["optional-dependencies"].values() for one in extra]
     assert [one for one in extras if one.startswith("onnxruntime")] == []
+
+
+def test_the_tensorrt_of_the_extra_is_one_that_onnx_runtime_loads() -> None:
+    """Its provider is linked with libnvinfer.so.10; the engine `tensorrt` takes 10 as well as 11."""
+    (bounds,) = (one for one in PROJECT["optional-dependencies"]["gpu"] if one.startswith("tensorrt"))
+    allowed = SpecifierSet(bounds.removeprefix("tensorrt"))
+    assert list(allowed.filter(["8.6.1", "10.0.1", "10.16.1.11", "11.0.0.114", "12.0"])) == ["10.0.1", "10.16.1.11"]
 
 
 def test_every_dependency_has_a_lower_bound_and_a_tested_version() -> None:

@@ -116,6 +116,6 @@ def not_found() -> EngineUnavailable:
     """The error for a TensorRT that is not the one which ONNX Runtime's provider is linked with."""
     return EngineUnavailable(
         f"ONNX Runtime {ort.__version__} cannot load its TensorRT provider with TensorRT {tensorrt_version()}: "
-        "expected the major version that it is built for (10 of 1.31). Ask for the provider cuda, or for the engine "
-        "tensorrt."
+        "expected the major version that it is built for, 10 of 1.31 (pip install 'tensorrt>=10,<11'). Or ask for the "
+        "provider cuda, or for the engine tensorrt."
     )
