@@ -49,8 +49,8 @@ class ProviderPlans:
         """
         metadata = read_graph_metadata(path)
         require_precision(metadata.precision, gpu.identity)
-        # The provider has no option for it, and TensorRT looks when it is loaded: what the file says is float32 is
-        # computed in float32, as by every engine.
+        # What the file says is float32 is computed in float32, as by every engine. Of the process, before TensorRT is
+        # loaded, which looks then: the provider has no option for it (1.31; onnxruntime #26029).
         os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
         self.largest_batch = largest_batch
         version = tensorrt_version()
