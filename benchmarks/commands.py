@@ -143,8 +143,9 @@ def soak(model: str, panorama: Path, requests: int, clients: int, json_path: Pat
     "names",
     multiple=True,
     help="ENGINE:PRECISION, first the one that the others are compared with. By default eager:fp32, which is the plain "
-    "network, torch:fp32 and onnx:fp32; on a GPU eager:fp32, eager:bf16 and torch:bf16. compiled:bf16 takes minutes to "
-    "start. What is not exported will be.",
+    "network, torch:fp32 and onnx:fp32; on a GPU eager:fp32, eager:bf16 and torch:bf16. Also compiled, which is torch "
+    "with --execution compiled, onnx-tensorrt, which is onnx with --provider tensorrt, and tensorrt: they take minutes "
+    "to start. What is not exported will be.",
 )
 @_SIZE
 @click.option(

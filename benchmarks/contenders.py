@@ -144,7 +144,7 @@ def _parse(name: str) -> tuple[EngineKind, GraphPrecision]:
     if not all(known):
         raise InvalidParameter(
             f"No contender is named {name!r}: expected {', '.join(IN_TORCH)} in one of {', '.join(PRECISIONS)}, as "
-            f"eager:fp32, or onnx or tensorrt in one of {', '.join(GRAPH_PRECISIONS)}."
+            f"eager:fp32, or onnx, onnx-tensorrt or tensorrt in one of {', '.join(GRAPH_PRECISIONS)}."
         )
     return kind, precision  # type: ignore[return-value]
 

@@ -23,7 +23,7 @@ from dap.engines import EngineName, Precision, create_engine
 from dap.graph import GraphPrecision
 from dap.models import find_model
 
-EngineKind = Literal["eager", "torch", "compiled", "onnx", "tensorrt"]
+EngineKind = Literal["eager", "torch", "compiled", "onnx", "onnx-tensorrt", "tensorrt"]
 IN_TORCH: tuple[EngineKind, ...] = ("eager", "torch", "compiled")
 """Those that run checkpoints, and take a precision of `dap.engines.PRECISIONS`."""
 
@@ -35,6 +35,7 @@ _LIBRARIES: dict[Kind, str] = {
     "torch": "dap.engines.torch",
     "compiled": "dap.engines.torch",
     "onnx": "dap.engines.onnx",
+    "onnx-tensorrt": "dap.engines.onnx",
     "tensorrt": "dap.engines.tensorrt",
     "product": "benchmarks.ceiling",
     "transfer": "benchmarks.ceiling",
@@ -47,7 +48,8 @@ class Entry:
 
     Attributes:
         kind: an engine; `eager`: the plain network in torch; `compiled`: the engine torch with its kernels compiled;
-            `product` and `transfer`: see `benchmarks.ceiling`.
+            `onnx-tensorrt`: the engine onnx with the provider tensorrt; `product` and `transfer`: see
+            `benchmarks.ceiling`.
         precision: of the run.
         device: `cpu`, `cuda` or `cuda:N`.
         threads: that work on the CPU.
@@ -161,14 +163,16 @@ def take_turn(work: Work, seconds: float, device: str = "cpu") -> Turn:
 
 
 def _engine(entry: Entry, kind: EngineKind, panoramas: npt.NDArray[np.uint8]) -> Work:
+    name = "torch" if kind in IN_TORCH else "onnx" if kind == "onnx-tensorrt" else kind
     engine = create_engine(
         find_model(entry.model).at(entry.size),
-        "torch" if kind in IN_TORCH else cast("EngineName", kind),
+        cast("EngineName", name),
         device=entry.device,
         threads=entry.threads,
         # An exported file has its own inside.
         precision=cast("Precision", entry.precision) if kind in IN_TORCH else "fp32",
         execution="compiled" if kind == "compiled" else "auto",
+        provider="tensorrt" if kind == "onnx-tensorrt" else "auto",
         max_batch_size=len(panoramas),
     )
     if engine.device != "cpu":

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from dap.depth import RANGES, SEAMS, UPSAMPLES
-from dap.engines import ENGINES, PRECISIONS
+from dap.engines import ENGINES, PRECISIONS, PROVIDERS
 from dap.models import DEFAULT_MODEL
 from dap.postprocess import MAX_CAMERA_HEIGHT_M
 
@@ -53,6 +53,14 @@ device_option = option(
     envvar="DAP_DEVICE",
     help="cpu, cuda or cuda:N; auto: a GPU where "
     "the engine's library is built for one; cuda,cpu: the CPU where the GPU does not start.",
+)
+provider_option = option(
+    "--provider",
+    type=click.Choice(PROVIDERS),
+    default="auto",
+    envvar="DAP_PROVIDER",
+    help="How the onnx engine runs on a GPU: by CUDA (auto), or by TensorRT, and by CUDA what TensorRT does not take; "
+    "tensorrt then takes minutes for each size, to build plans.",
 )
 range_option = option(
     "--range",

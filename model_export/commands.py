@@ -9,18 +9,18 @@ import click
 import torch
 
 from dap.checksums import sha256_of
-from dap.engines import Precision, create_engine
+from dap.engines import Precision, Provider, create_engine
 from dap.engines.cores import available_cores
 from dap.errors import InvalidParameter
 from dap.graph import GRAPH_PRECISIONS, GraphMetadata, GraphPrecision, read_graph_metadata
 from dap.model.checkpoints import load_network
 from dap.models import Model, find_model, model_file, sibling_path
-from dap.options import PixelSize, device_option, json_option, option, threads_option
+from dap.options import PixelSize, device_option, json_option, option, provider_option, threads_option
 from dap.resolutions import batch_limit
 from model_export.onnx import Target, export_onnx
 from model_export.samples import read_panoramas
 from model_export.tensorrt import export_tensorrt
-from model_export.verify import LIMITS, Agreement, Reference, compare_and_close, compare_on_cpu, reference_sets
+from model_export.verify import LIMITS, Agreement, Reference, compare_and_close, compare_by_onnx, reference_sets
 
 panorama_option = option(
     "--panorama",
@@ -146,10 +146,11 @@ def export(
     type=click.Choice(["onnx", "tensorrt", "torch"]),
     multiple=True,
     default=["onnx"],
-    help="What runs the files, once for each: onnx, on the CPU, or tensorrt. torch runs the checkpoint itself in bf16, "
-    "and on a GPU in fp16.",
+    help="What runs the files, once for each: onnx or tensorrt. torch runs the checkpoint itself in bf16, and on a GPU "
+    "in fp16.",
 )
 @device_option
+@provider_option
 @panorama_option
 @threads_option
 @json_option
@@ -158,11 +159,14 @@ def verify(
     against: str,
     engines: tuple[str, ...],
     device: str,
+    provider: Provider,
     files: tuple[Path, ...],
     threads: int | None,
     as_json: bool,
 ) -> None:
     """Compare exported models with the network, and end with an error if one of them disagrees with it."""
+    if provider != "auto" and "onnx" not in engines:
+        raise InvalidParameter(f"The provider {provider} is of the onnx engine alone: expected --engine onnx with it.")
     torch.set_num_threads(threads or available_cores())
     source, path = _checkpoint(against)
     network = load_network(path)
@@ -172,7 +176,7 @@ def verify(
         size = of_file.input_size
         references = reference_sets(network, read_panoramas(files, size), of_file.precision, size)
         if "onnx" in engines:
-            found.append((file, compare_on_cpu(file, references)))
+            found.append((file, compare_by_onnx(file, references, device=device, provider=provider)))
         if "tensorrt" in engines:
             engine = create_engine(find_model(file), "tensorrt", device=device)
             found.append((file, compare_and_close(engine, references, of_file.precision)))

@@ -28,7 +28,7 @@ from model_export.precision import lowered
 from model_export.quantize import Quantizer
 from model_export.samples import scene_panoramas
 from model_export.symmetric import SymmetricQuantizer
-from model_export.verify import Agreement, Reference, compare_on_cpu, reference_sets
+from model_export.verify import Agreement, Reference, compare_by_onnx, reference_sets
 
 # ONNX Runtime 1.18 and later read this opset and the format (IR 10) that goes with it.
 _OPSET = 20
@@ -80,7 +80,7 @@ def export_onnx(
         for candidate in candidates:
             onnx.helper.set_model_props(candidate, metadata.entries())
             draft.write_bytes(candidate.SerializeToString(deterministic=True))
-            agreements = compare_on_cpu(draft, references)
+            agreements = compare_by_onnx(draft, references)
             if not any(agreement.broken for agreement in agreements):
                 break
         for agreement in agreements:

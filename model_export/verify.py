@@ -12,7 +12,7 @@ import onnx
 import torch
 
 from dap.depth import DepthMap
-from dap.engines import Engine
+from dap.engines import Engine, Provider
 from dap.engines.onnx import OnnxEngine
 from dap.errors import EngineUnavailable, VerificationFailed
 from dap.graph import GraphPrecision, read_graph_metadata
@@ -45,8 +45,8 @@ class Agreement:
     """How well an engine agrees with the float32 network, over all pixels of some panoramas.
 
     Attributes:
-        engine: what ran the model; `onnx, emulated` where this machine has no arithmetic of this precision, and float32
-            was rounded to it.
+        engine: what ran the model; of the engine onnx also the GPU, and TensorRT if that was asked for; `onnx,
+            emulated` where this machine has no arithmetic of this precision, and float32 was rounded to it.
         precision: of the model.
         panoramas: how many.
         depth_absolute: greatest difference in depth, as a part of the network's farthest depth.
@@ -212,24 +212,39 @@ def verify(
         EngineError: the file does not run, or gives what is no number.
     """
     metadata = read_graph_metadata(path)
-    return compare_on_cpu(path, reference_sets(network, panoramas, metadata.precision, metadata.input_size))
+    return compare_by_onnx(path, reference_sets(network, panoramas, metadata.precision, metadata.input_size))
 
 
-def compare_on_cpu(path: Path, references: Sequence[Reference]) -> tuple[Agreement, ...]:
-    """The same with what the network said before; where ONNX Runtime cannot run the precision here, emulated."""
+def compare_by_onnx(
+    path: Path, references: Sequence[Reference], *, device: str = "cpu", provider: Provider = "auto"
+) -> tuple[Agreement, ...]:
+    """The same with what the network said before; where ONNX Runtime's CPU provider has no such precision, emulated.
+
+    Args:
+        path: the exported file.
+        references: what the network says of each set of panoramas.
+        device: as `dap.engines.sessions.open_session` has it.
+        provider: on a GPU, likewise.
+
+    Raises:
+        EngineUnavailable: the device or the provider asked for cannot be had.
+    """
     precision = read_graph_metadata(path).precision
     threads = torch.get_num_threads()
     try:
-        engine = OnnxEngine(path, find_model(path), device="cpu", threads=threads)
+        engine = OnnxEngine(path, find_model(path), device=device, threads=threads, provider=provider)
     except EngineUnavailable:
-        if precision != "bf16":
+        if precision != "bf16" or device not in ("auto", "cpu") or provider != "auto":
             raise
         with tempfile.TemporaryDirectory(prefix="dap-emulated-") as folder:
             stand_in = Path(folder) / path.name
             onnx.save(emulated(onnx.load(path)), stand_in)
             engine = OnnxEngine(stand_in, find_model(stand_in), device="cpu", threads=threads)
             return compare_and_close(engine, references, precision, "onnx, emulated")
-    return compare_and_close(engine, references, precision)
+    if engine.device == "cpu":
+        return compare_and_close(engine, references, precision)
+    by_tensorrt = ", TensorRT" if provider == "tensorrt" else ""
+    return compare_and_close(engine, references, precision, f"onnx, {engine.device}{by_tensorrt}")
 
 
 def compare_and_close(

@@ -17,6 +17,7 @@ Provider = Literal["auto", "cuda", "tensorrt"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 EXECUTIONS: tuple[Execution, ...] = get_args(Execution)
+PROVIDERS: tuple[Provider, ...] = get_args(Provider)
 
 # ONNX Runtime's own builds report to its maker unless this is set before it is loaded; this package always is.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -25,6 +26,7 @@ __all__ = [
     "ENGINES",
     "EXECUTIONS",
     "PRECISIONS",
+    "PROVIDERS",
     "Engine",
     "EngineName",
     "Execution",

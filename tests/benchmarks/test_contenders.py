@@ -33,8 +33,10 @@ def test_an_exported_file_is_run_with_those_given_beside_it(exported: tuple[Path
 
 def test_the_order_is_that_of_the_names(exported: tuple[Path, Path], tmp_path: Path) -> None:
     subject = Subject("red", SIZE, tmp_path / "red.pth", exported)
-    chosen, left_out = choose(subject, ["onnx:int8", "eager:bf16", "onnx:fp32"], "cpu", 1, Path(), tmp_path)
-    assert [contender.name for contender in chosen] == ["onnx int8", "eager bf16", "onnx fp32"]
+    names = ["onnx:int8", "eager:bf16", "onnx:fp32", "onnx-tensorrt:fp32"]
+    chosen, left_out = choose(subject, names, "cpu", 1, Path(), tmp_path)
+    assert [contender.name for contender in chosen] == ["onnx int8", "eager bf16", "onnx fp32", "onnx-tensorrt fp32"]
+    assert [contender.path for contender in chosen[2:]] == [exported[0], exported[0]]
     assert not left_out
 
 

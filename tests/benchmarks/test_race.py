@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks.race import RacerFailed, race, racing
-from benchmarks.racer import Entry, take_turn
+from benchmarks.racer import Entry, take_turn, work_of
+from dap.errors import EngineUnavailable
 from tests.dap.graphs import SIZE, red_graph, save
 
 
@@ -30,6 +31,11 @@ def test_a_turn_lasts_as_long_as_it_should_and_one_run_at_least() -> None:
 
 def test_an_entry_is_the_same_after_its_way_to_the_process(entry: Entry) -> None:
     assert Entry.from_json(entry.to_json()) == entry
+
+
+def test_a_contender_may_be_the_engine_onnx_by_its_other_provider(entry: Entry) -> None:
+    with pytest.raises(EngineUnavailable, match="The provider tensorrt is for GPUs"):
+        work_of(replace(entry, kind="onnx-tensorrt"))
 
 
 def test_contenders_run_when_it_is_their_turn_and_say_what_they_saw(entry: Entry) -> None:

@@ -23,7 +23,8 @@ from model_export import precision as precision_module
 from model_export.commands import export, verify
 from model_export.onnx import Target
 from model_export.samples import sample_panoramas
-from model_export.verify import LIMITS, Agreement, Reference, compare_on_cpu
+from model_export.verify import LIMITS, Agreement, Reference, compare_by_onnx
+from tests.dap.engines.onnx_doubles import CudaBuild, TensorrtProvider
 from tests.dap.graphs import red_graph, save
 from tests.model_export.test_verify import PERFECT
 
@@ -84,9 +85,9 @@ def test_what_is_beyond_its_limit_on_the_last_rung_is_refused_and_not_written(
 
     def compare(path: Path, references: Sequence[Reference]) -> tuple[Agreement, ...]:
         tried.append(path)
-        return compare_on_cpu(path, references)
+        return compare_by_onnx(path, references)
 
-    monkeypatch.setattr(exporter, "compare_on_cpu", compare)
+    monkeypatch.setattr(exporter, "compare_by_onnx", compare)
     for module in (precision_module, quantize, symmetric):
         name = "FLOAT16_LAYERS" if module is symmetric else "FLOAT32_LAYERS"
         monkeypatch.setattr(module, name, ((), ("network.depth_head.",)))
@@ -127,6 +128,35 @@ def test_verify_takes_several_files_and_the_checkpoint_in_half_precision(
         ("torch", "bf16"),
     ]
     assert found[0]["absrel"] < 1e-5 < found[1]["absrel"] < found[2]["absrel"]
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CudaBuild:
+    """An ONNX Runtime for CUDA and TensorRT, played."""
+    return CudaBuild(monkeypatch, starts=True, tensorrt=TensorrtProvider(monkeypatch, tmp_path / "home"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "engine", "provider"),
+    [
+        ([], "onnx, cuda:0", "CUDAExecutionProvider"),
+        (["--device", "cuda", "--provider", "cuda"], "onnx, cuda:0", "CUDAExecutionProvider"),
+        (["--provider", "tensorrt"], "onnx, cuda:0, TensorRT", "TensorrtExecutionProvider"),
+    ],
+)
+def test_verify_runs_a_file_where_the_service_would_and_says_where(
+    gpu: CudaBuild, checkpoint: Path, exported: Path, arguments: list[str], engine: str, provider: str
+) -> None:
+    result = run(verify, exported, "--against", checkpoint, *arguments, "--json")
+    assert [entry["agreement"]["engine"] for entry in json.loads(result.stdout)["agreements"]] == [engine]
+    ((first, *_),) = gpu.asked
+    assert first[0] == provider
+
+
+def test_a_provider_that_no_engine_here_takes_is_a_mistake(checkpoint: Path, exported: Path) -> None:
+    result = run(verify, exported, "--against", checkpoint, "--engine", "tensorrt", "--provider", "tensorrt")
+    assert isinstance(result.exception, InvalidParameter)
+    assert "The provider tensorrt is of the onnx engine alone" in str(result.exception)
 
 
 def test_verify_of_nothing_is_a_mistake(checkpoint: Path) -> None:

@@ -223,7 +223,7 @@ def test_more_stays_float32_where_the_least_keeps_the_limit_on_one_set_alone(
         drafts.append(path.read_bytes())
         return next(found)
 
-    monkeypatch.setattr(exporter, "compare_on_cpu", compare)
+    monkeypatch.setattr(exporter, "compare_by_onnx", compare)
     half, path = dataclasses.replace(metadata, precision="bf16"), tmp_path / "low.onnx"
     assert export_onnx(load_network(checkpoint), half, path, sets) == (drawn, given)
     assert drafts[0] != drafts[1] == path.read_bytes()

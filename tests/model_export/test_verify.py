@@ -12,11 +12,12 @@ from onnx import numpy_helper
 
 from dap.engines import Inference
 from dap.engines.onnx import OnnxEngine
-from dap.errors import ModelFileInvalid, VerificationFailed
+from dap.errors import EngineUnavailable, ModelFileInvalid, VerificationFailed
 from dap.graph import GraphPrecision
 from dap.model.checkpoints import load_network
 from model_export import verify as module
-from model_export.verify import LIMITS, Agreement, Reference, verify
+from model_export.verify import LIMITS, Agreement, Reference, compare_by_onnx, verify
+from tests.dap.graphs import save
 
 PERFECT = Agreement(
     engine="onnx",
@@ -137,6 +138,15 @@ def test_what_is_compared_with_several_sets_is_opened_once(
     monkeypatch.setattr(module, "OnnxEngine", engine)
     assert len(verify(exported, load_network(checkpoint), [np.full((64, 128, 3), 77, np.uint8)])) == 2
     assert opened == [exported]
+
+
+@pytest.mark.parametrize("asked", [{"device": "cuda"}, {"device": "auto", "provider": "cuda"}])
+def test_what_a_gpu_should_run_is_emulated_on_no_cpu(asked: dict[str, Any], exported: Path, tmp_path: Path) -> None:
+    model = onnx.load(exported)
+    for entry in model.metadata_props:
+        entry.value = "bf16" if entry.key == "dap.precision" else entry.value
+    with pytest.raises(EngineUnavailable, match=f"{asked.get('provider', asked['device'])} was asked for"):
+        compare_by_onnx(save(model, tmp_path / "bf16.onnx"), (), **asked)
 
 
 def test_a_file_that_is_no_export_of_ours_is_refused(checkpoint: Path, tmp_path: Path) -> None:
