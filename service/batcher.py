@@ -29,8 +29,8 @@ from dap.resolutions import Size, batch_limit
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-# Seconds on the engine; depth and range probabilities of each panorama, None where they are not finite.
-_Answers = tuple[float, list[tuple[Floats, Floats] | None]]
+# Seconds on the engine; depth and range probabilities of each panorama.
+_Answers = tuple[float, list[tuple[Floats, Floats]]]
 
 _IN_TIME = 0.7  # of its time may a panorama wait: batches take longer at times, and it is to be encoded, too
 
@@ -303,9 +303,7 @@ class Batcher:
         ended = loop.time()
         self._observe(batch, seconds)
         for item, answer in zip(batch, answers, strict=True):
-            if answer is None:
-                item.fail(EngineError("the model gave NaN or infinity for this panorama"))
-            elif not item.is_abandoned:
+            if not item.is_abandoned:
                 queue_s = max(0.0, ended - item.arrived - seconds)
                 item.answer.set_result(Inferred(*answer, queue_s, inference_s=seconds))
 
@@ -396,7 +394,4 @@ def _infer(engine: Engine, panoramas: Sequence[Pixels], is_wanted: Callable[[], 
     started = time.perf_counter()
     inference = engine.infer(np.stack(panoramas), in_range=in_range)
     seconds = time.perf_counter() - started
-    return seconds, [
-        (depth, in_range) if np.isfinite(depth).all() and np.isfinite(in_range).all() else None
-        for depth, in_range in zip(inference.depth, inference.in_range, strict=True)
-    ]
+    return seconds, list(zip(inference.depth, inference.in_range, strict=True))

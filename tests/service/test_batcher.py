@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from dap.engines.base import check_finite
 from dap.errors import DeviceLost, EngineError, EngineUnavailable, NotReady, OutOfMemory, Overloaded
 from service.batcher import Batcher, BatchLimits, Inferred
 
@@ -422,12 +423,13 @@ class TestFailure:
         assert isinstance(thirteen, EngineError)
 
     async def test_nan_is_an_error_of_its_panorama_alone(self, engine) -> None:
+        """Which every engine looks for, in all of a batch."""
         infer = engine.infer
 
         def infer_with_a_hole(panoramas: npt.NDArray[np.uint8], **asked: bool):
             inference = infer(panoramas, **asked)
             inference.depth[panoramas[..., 0] == 13] = np.nan
-            return inference
+            return check_finite(inference)
 
         engine.infer = infer_with_a_hole
         async with running(engine) as batcher:
