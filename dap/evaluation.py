@@ -109,7 +109,10 @@ class Protocol:
         min_truth: metres; pixels whose truth is nearer are not compared.
         max_truth: metres; pixels whose truth is farther are not compared. None where the protocol has no limit, or
             takes that of the data set: see `capped`.
-        truth_clip: metres that the truth of compared pixels is brought between; None to leave it as it is.
+        max_truth_of: limits as `max_truth`, by the name of the data set that the protocol has them for: see
+            `on_dataset`.
+        truth_clip: metres that the truth of compared pixels is brought between, what is out of every range (+inf)
+            included, which counts as the farther one; None to leave it as it is, and +inf out.
         nearest: metres; a prediction that is nearer counts as this.
         masked: metres that a pixel counts as where the prediction's range mask leaves it out; None if the mask is not
             looked at and the depth beneath it counts.
@@ -125,6 +128,7 @@ class Protocol:
     weighting: Weighting = "pixels"
     min_truth: float = 0.0
     max_truth: float | None = None
+    max_truth_of: Mapping[str, float] = field(default_factory=dict, repr=False, hash=False)
     truth_clip: tuple[float, float] | None = None
     nearest: float = NEAREST_M
     masked: float | None = None
@@ -150,13 +154,22 @@ class Protocol:
             raise InvalidParameter(f"max_truth is above 0 m; got {max_truth:g}")
         return replace(self, max_truth=max_truth)
 
+    def on_dataset(self, name: str) -> "Protocol":
+        """The protocol with the limit that it has for the truth of a data set, unless it has one already."""
+        return self if self.max_truth is not None else self.capped(self.max_truth_of.get(name))
+
     def compares(self, truth: FloatArray) -> npt.NDArray[np.bool_]:
-        """Which pixels of the truth, (H, W) metres, are compared: bool (H, W).
+        """Which pixels of the truth are compared: bool (H, W).
+
+        Args:
+            truth: (H, W) metres; +inf out of every range, NaN, zero or less where there are no data.
 
         Raises:
             InvalidParameter: none is.
         """
-        compared = np.isfinite(truth) & (truth > 0)
+        compared: npt.NDArray[np.bool_] = truth > 0
+        if self.truth_clip is None:
+            compared &= np.isfinite(truth)
         if self.min_truth > 0:
             compared &= truth >= self.min_truth
         if self.max_truth is not None:
@@ -184,6 +197,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "dap-official",
             "truth clipped into 0.1 to 100 m; what the prediction masks counts as 100 m; lengths in units of 100 m; "
             "rmse is the mean of each pixel's root, its absolute error; rmselog takes logarithms to base 10",
+            max_truth_of={"stanford2d3d": 101.0},
             truth_clip=(0.1, 100.0),
             masked=100.0,
             unit=100.0,
@@ -262,7 +276,8 @@ class Comparison:
     Attributes:
         prediction: of the truth's size. Where it was made without a range mask, pixels that are not valid are those
             that the picture does not show, and are not compared.
-        truth: (H, W) metres along the ray; not finite, zero or less where there are no data.
+        truth: (H, W) metres along the ray; +inf out of every range (sky, or farther than is known); NaN, zero or less
+            where there are no data.
         protocol: what is compared.
     """
 
@@ -374,7 +389,7 @@ def evaluate(prediction: DepthMap | FloatArray, truth: FloatArray, protocol: Pro
 
     Args:
         prediction: a depth map, or (H, W) metres without a mask.
-        truth: (H, W) metres; not finite, zero or less where there are no data.
+        truth: (H, W) metres; +inf out of every range, NaN, zero or less where there are no data.
         protocol: what is compared.
 
     Raises:

@@ -60,7 +60,7 @@ class Benchmark:
         Args:
             dataset: with truth.
             split: of it; None for `test`, or for all where only a list can tell the splits apart.
-            protocol: what is compared.
+            protocol: what is compared; with the limit that it has for this data set, see `Protocol.on_dataset`.
             range: metres of the range mask; of no account to a protocol that knows none.
             limit: panoramas at most, evenly spread over the split; None for all.
 
@@ -75,7 +75,8 @@ class Benchmark:
         missing = [path for entry in entries for path in entry.missing()]
         if missing:
             raise DatasetError(f"{dataset.name} {split}: missing files: {len(missing)}, the first is {missing[0]}")
-        return cls(dataset, split, _spread(entries, limit), protocol, None if protocol.masked is None else range)
+        seen_through = None if protocol.masked is None else range
+        return cls(dataset, split, _spread(entries, limit), protocol.on_dataset(dataset.name), seen_through)
 
     def compare(self, predictor: Predictor, entry: Entry) -> Metrics | None:
         """The numbers of one panorama; None where its truth has nothing that the protocol compares."""

@@ -127,14 +127,23 @@ class TestDapOfficial:
         assert evaluate(prediction, truth, PROTOCOLS["dap-official"]).pixels == 3
         assert evaluate(prediction, truth, DAP).pixels == 2
 
+    def test_truth_out_of_every_range_counts_as_100_metres(self) -> None:
+        prediction, truth = metres([50, 50, 50, 50, 50]), metres([50, np.inf, 0, np.nan, -np.inf])
+        found = evaluate(prediction, truth, PROTOCOLS["dap-official"])
+        assert (found.pixels, found.own["absrel"], found.own["mae"]) == (2, 0.25, 0.25)
+        error = Comparison(masked(prediction, np.ones((1, 5), np.bool_)), truth, PROTOCOLS["dap-official"])
+        np.testing.assert_allclose(error.relative_error(), metres([0, -0.5, np.nan, np.nan, np.nan]))
+
     def test_what_the_mask_leaves_out_counts_as_100_metres(self) -> None:
         prediction = masked(metres([5, 5]), np.array([[True, False]]))
         found = evaluate(prediction, metres([5, 80]), PROTOCOLS["dap-official"])
         assert found.own["mae"] == pytest.approx(0.2 / 2)
 
-    def test_the_limit_of_stanford_can_be_given(self) -> None:
-        truth = metres([5, 100.5, 127.9])
-        assert evaluate(truth, truth, PROTOCOLS["dap-official"].capped(101)).pixels == 2
+    def test_the_limit_of_stanford_is_101_m_unless_another_is_given(self) -> None:
+        truth, protocol = metres([5, 100.5, 127.9]), PROTOCOLS["dap-official"]
+        assert evaluate(truth, truth, protocol.on_dataset("stanford2d3d")).pixels == 2
+        assert protocol.capped(50).on_dataset("stanford2d3d").max_truth == 50
+        assert protocol.on_dataset("deep360") == protocol
 
 
 def test_panda_takes_predictions_for_a_decimetre_at_least_and_truth_up_to_10_m() -> None:

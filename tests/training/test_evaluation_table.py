@@ -108,6 +108,46 @@ def test_a_published_data_set_is_read_in_its_own_units_and_its_test_split_is_tak
     ] == pytest.approx(11)
 
 
+class TestDapOfficial:
+    """DAP clips the truth to 100 m, sky and all: half of these panoramas is farther, the other half is seen rightly."""
+
+    @staticmethod
+    def assert_half_is_farther(*arguments: object) -> None:
+        mean = found(*arguments, "--protocol", "dap-official")["mean"]
+        assert mean["pixels"] == H * W
+        assert mean["scores"]["absrel"] == pytest.approx(0.5 / 2), "50 m where the truth counts as 100 m"
+        assert mean["scores"]["mae"] == pytest.approx(0.5 / 2), "in units of 100 m"
+        assert found(*arguments, "--protocol", "dap")["mean"]["pixels"] == H * W / 2, "the honest one leaves it out"
+
+    def test_compares_what_airsim360_has_beyond_100_m(self, tmp_path: Path) -> None:
+        picture(tmp_path / "panorama_0.png", 50.0)
+        metres = np.full((H, W), 50.0, np.float32)
+        metres[:, : W // 4], metres[:, W // 4 : W // 2] = 250.0, 65504.0
+        np.save(tmp_path / "erp_distance_0.npy", metres)
+        self.assert_half_is_farther("--dataset", "airsim360", "--root", tmp_path)
+
+    def test_compares_what_deep360_has_beyond_100_m_and_its_sky(self, tmp_path: Path) -> None:
+        folder = tmp_path / "ep1_500frames" / "testing"
+        (folder / "rgb").mkdir(parents=True)
+        (folder / "depth").mkdir()
+        Image.fromarray(red_panorama(50.0, size=(2 * H, H))[0]).save(folder / "rgb" / "000000_12_rgb1.png")
+        metres = np.full((2 * H, H), 50.0, np.float32)
+        metres[: H // 2], metres[H // 2 : H] = 250.0, 1000.0  # the upper half: from behind over the top to the front
+        np.savez(folder / "depth" / "000000_depth.npz", metres)
+        self.assert_half_is_farther("--dataset", "deep360", "--root", tmp_path)
+
+    def test_leaves_out_what_stanford2d3d_has_beyond_101_m(self, tmp_path: Path) -> None:
+        pano = tmp_path / "area_5a" / "pano"
+        picture(pano / "rgb" / CAMERA.format(0, "rgb"), 50.0)
+        (pano / "depth").mkdir()
+        steps = np.full((H, W), 50 * 512, np.uint16)
+        steps[:4], steps[4:8], steps[8:16] = 65535, 127 * 512, 100.5 * 512
+        Image.fromarray(steps).save(pano / "depth" / CAMERA.format(0, "depth"))
+        mean = found("--dataset", "stanford2d3d", "--root", tmp_path, "--protocol", "dap-official")["mean"]
+        assert (mean["max_truth"], mean["pixels"]) == (101, 24 * W)
+        assert mean["scores"]["mae"] == pytest.approx(0.5 * 8 / 24)
+
+
 def test_each_model_has_its_rows_and_the_protocols_own_numbers_are_marked(folder: Path, tmp_path: Path) -> None:
     nearer = GraphMetadata("nearer", (10.0, 20.0, 50.0, 100.0), SIZE, "CC0-1.0", "0" * 64)
     save(red_graph(nearer, divisor=4.0), tmp_path / "nearer.onnx")
