@@ -276,7 +276,10 @@ def _as_it_is(base: PipelineConfig) -> dict[str, PipelineConfig]:
 
 
 def _longer(base: PipelineConfig) -> dict[str, PipelineConfig]:
-    """Stage 1 with the labels of stage 3, the steps of all three and a last descent as long: no pseudo-labels."""
+    """Stage 1 with the labels of stage 3, the steps of all three and a last descent as long: no pseudo-labels.
+
+    And once more with the light, colour and sharpness of these panoramas changed as those of pseudo-labelled ones are.
+    """
     stages = (base.stage_1, base.stage_2, base.stage_3)
     stage = replace(
         base.stage_1,
@@ -284,7 +287,11 @@ def _longer(base: PipelineConfig) -> dict[str, PipelineConfig]:
         optimizer=replace(base.stage_1.optimizer, cooldown_steps=base.stage_3.optimizer.cooldown_steps),
     )
     held_out = _ONE_SHARD if base.stage_3_sees_held_out else base.held_out
-    return {"labels-alone": replace(base, stage_1=stage, held_out=held_out)}
+    alone = {"labels-alone": replace(base, stage_1=stage, held_out=held_out)}
+    if base.perturbation is None:
+        return alone
+    perturbed = replace(stage, augmentation=replace(base.perturbation.augmentation, flip=stage.augmentation.flip))
+    return alone | {"labels-perturbed": replace(alone["labels-alone"], stage_1=perturbed)}
 
 
 def _losses(base: PipelineConfig) -> dict[str, PipelineConfig]:

@@ -95,11 +95,14 @@ def test_losses_are_added_as_in_the_table_of_the_paper() -> None:
 
 def test_what_more_steps_do_alone_is_measured_with_the_labels_and_steps_of_stage_3() -> None:
     small = PIPELINES["small"]
-    (alone,) = EXPERIMENTS["labels-alone"].variants(small).values()
+    alone, perturbed = EXPERIMENTS["labels-alone"].variants(small).values()
     assert alone.stage_1.steps == small.stage_1.steps + small.stage_2.steps + small.stage_3.steps
     assert alone.stage_1.optimizer.cooldown_steps == small.stage_3.optimizer.cooldown_steps
     assert alone.held_out < small.held_out, "stage 3 learns from what was held out, too"
-    (fewer,) = EXPERIMENTS["labels-alone"].variants(replace(small, stage_3_sees_held_out=False)).values()
+    assert small.perturbation is not None
+    assert perturbed.stage_1.augmentation == small.perturbation.augmentation != alone.stage_1.augmentation
+    assert replace(perturbed.stage_1, augmentation=alone.stage_1.augmentation) == alone.stage_1
+    fewer, _ = EXPERIMENTS["labels-alone"].variants(replace(small, stage_3_sees_held_out=False)).values()
     assert fewer.held_out == small.held_out
 
 

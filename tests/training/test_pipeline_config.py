@@ -35,9 +35,9 @@ def test_the_paper_preset_has_the_numbers_that_are_published() -> None:
     assert sum(data.weight for data in paper.unlabelled) == 1_900_000
 
 
-def test_the_discriminator_of_the_paper_sees_depth_alone_and_that_of_the_others_its_picture_too() -> None:
-    seen = {name: preset.discriminator.picture for name, preset in PIPELINES.items()}
-    assert seen == dict.fromkeys(PIPELINES, "grey") | {"paper": "none"}
+def test_all_discriminators_but_that_of_the_bundled_weights_are_of_the_kind_that_selects_better_labels() -> None:
+    kinds = {name: (preset.discriminator.picture, preset.discriminator.target) for name, preset in PIPELINES.items()}
+    assert kinds == dict.fromkeys(PIPELINES, ("grey", "graded")) | {"dap-s": ("grey", "zero")}
 
 
 @pytest.mark.parametrize("name", PIPELINES)

@@ -15,7 +15,7 @@ depth is the distance along the ray in metres, +inf on the sky; vectors are in t
 z up. A seed is a scene: the same in any batch, at any size, on any machine (colours within rounding).
 
 All of this is the `standard` domain. Another, `real-like`, has layouts, materials, lights and cameras of its own: see
-`real_like`.
+`real_like`. `sampling.Domain` has all of them.
 
 The way in is `render.render_batch(seeds, height, width)`; `dap render` writes samples and a contact sheet.
 

@@ -86,6 +86,24 @@ def two_lens_faults(rng: random.Random, exposure: float) -> Faults:
     )
 
 
+def faults_in_the_wild(rng: random.Random, exposure: float) -> Faults:
+    """The look of pictures collected from anywhere: from a good camera's by day to a poor one's, dark, veiled, resaved.
+
+    Colours vary with all of them as with two lenses; what is poor is so together.
+    """
+    look, poor = two_lens_faults(rng, exposure), rng.random()
+    return replace(
+        look,
+        exposure=look.exposure * math.exp(-poor * rng.uniform(0, 1.2)),
+        haze=poor * rng.uniform(0, 0.35),
+        shading_strength=poor * look.shading_strength,
+        blur=poor * 1.3 * look.blur,
+        noise=poor * 1.6 * look.noise,
+        jpeg_quality=round(95 - poor * (95 - rng.uniform(15, 45))),
+        lens_mismatch=poor * look.lens_mismatch,
+    )
+
+
 def _lens_and_file(rng: random.Random) -> Faults:
     return Faults(
         blur=rng.uniform(0.3, 0.8),

@@ -14,11 +14,10 @@ from dataclasses import replace
 
 from training.synthetic import furniture
 from training.synthetic.builder import SceneBuilder, random_tilt
-from training.synthetic.camera_faults import two_lens_faults
 from training.synthetic.indoor import HOME, LOUNGE, OFFICE, STORAGE, outside
 from training.synthetic.outdoor import SUN_DISTANCE, ground, random_sky
 from training.synthetic.rooms import Room, build_shell, clutter_floor, furnish_walls, place_camera, rectangle
-from training.synthetic.scene import WORLD, Color, Frame, Scene
+from training.synthetic.scene import WORLD, Color, Faults, Frame, Scene
 from training.synthetic.textures import TEXTURES
 from training.synthetic.walls import Corner, random_finish
 
@@ -263,12 +262,16 @@ ROOMS: tuple[Callable[[RealLikeBuilder], None], ...] = (attic, rotunda, cross_ro
 PLACES: tuple[Callable[[RealLikeBuilder], None], ...] = (market, container_yard, quarry, terraces)
 
 
-def sample_real_like(b: RealLikeBuilder, seed: int, outdoors: bool) -> Scene:
+Camera = Callable[[random.Random, float], Faults]
+"""Draws the faults of a camera; the number is the usual mean brightness of its pictures."""
+
+
+def sample_real_like(b: RealLikeBuilder, seed: int, outdoors: bool, camera: Camera) -> Scene:
     """One scene of the domain from the builder's random numbers."""
-    return _place(b, seed) if outdoors else _room(b, seed)
+    return (_place if outdoors else _room)(b, seed, camera)
 
 
-def _room(b: RealLikeBuilder, seed: int) -> Scene:
+def _room(b: RealLikeBuilder, seed: int, camera: Camera) -> Scene:
     recipe = b.choose(ROOMS)
     recipe(b)
     sky = outside(b, b.choose((0.02, 0.3, 2.0)), -0.15)
@@ -285,11 +288,11 @@ def _room(b: RealLikeBuilder, seed: int) -> Scene:
         tilt=random_tilt(b, upright=0.5),
         tilt_towards=b.uniform(0, 2 * math.pi),
         sky=sky,
-        faults=two_lens_faults(b.rng, exposure=0.15),
+        faults=camera(b.rng, 0.15),
     )
 
 
-def _place(b: RealLikeBuilder, seed: int) -> Scene:
+def _place(b: RealLikeBuilder, seed: int, camera: Camera) -> Scene:
     recipe = b.choose(PLACES)
     b.camera = (0.0, 0.0, b.normal(1.75, 0.25, 1.0, 2.8))
     b.footprints.append((0.0, 0.0, 0.5))
@@ -317,6 +320,6 @@ def _place(b: RealLikeBuilder, seed: int) -> Scene:
         tilt=random_tilt(b, upright=0.5),
         tilt_towards=b.uniform(0, 2 * math.pi),
         sky=sky,
-        faults=two_lens_faults(b.rng, exposure=0.11),
+        faults=camera(b.rng, 0.11),
         sunlit=True,
     )

@@ -66,6 +66,23 @@ def test_a_clean_scene_is_the_standard_one_through_a_camera_without_a_fault() ->
     assert clean.lamps.tobytes() == standard.lamps.tobytes()
 
 
+def test_in_the_wild_the_same_scenes_are_seen_through_cameras_from_good_to_poor() -> None:
+    wild = [sample_scene(scene.seed, "mixed", "in-the-wild") for scene in REAL_LIKE]
+    for there, here in zip(wild, REAL_LIKE, strict=True):
+        assert there.kind == here.kind
+        assert there.centers.tobytes() == here.centers.tobytes()
+        assert there.lamps.tobytes() == here.lamps.tobytes()
+    noise, quality, haze = (
+        np.array([getattr(scene.faults, fault) for scene in wild]) for fault in ("noise", "jpeg_quality", "haze")
+    )
+    assert quality.min() < 30
+    assert quality.max() > 90
+    assert noise.min() < 0.005 < 0.04 < noise.max()
+    good, poor = quality > np.quantile(quality, 0.8), quality < np.quantile(quality, 0.2)
+    assert noise[poor].mean() > 3 * noise[good].mean(), "what is poor is so together"
+    assert haze[poor].mean() > 3 * haze[good].mean()
+
+
 def test_a_seed_is_outdoors_in_both_domains_or_in_none() -> None:
     rooms = {"attic", "rotunda", "cross_room", "vault"}
     assert [scene.kind not in rooms for scene in REAL_LIKE] == [is_outdoors(scene.seed) for scene in REAL_LIKE]
