@@ -45,14 +45,21 @@ threads_option = option(
     "--threads",
     type=click.IntRange(min=1),
     envvar="DAP_THREADS",
-    help="Cores that work on one panorama on the CPU; by default all that this process may use.",
+    help="Cores to work with on the CPU; by default all that this process may use.",
+)
+engine_option = option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="auto",
+    envvar="DAP_ENGINE",
+    help="What runs the model; auto: what its file is for.",
 )
 device_option = option(
     "--device",
     default="auto",
     envvar="DAP_DEVICE",
-    help="cpu, cuda or cuda:N; auto: a GPU where "
-    "the engine's library is built for one; cuda,cpu: the CPU where the GPU does not start.",
+    help="Where the engine runs: cpu, cuda or cuda:N; auto: a GPU where the engine's library is built for one; "
+    "cuda,cpu: the CPU where the GPU does not start.",
 )
 provider_option = option(
     "--provider",
@@ -61,6 +68,13 @@ provider_option = option(
     envvar="DAP_PROVIDER",
     help="How the onnx engine runs on a GPU: by CUDA (auto), or by TensorRT, and by CUDA what TensorRT does not take; "
     "tensorrt then takes minutes for each size, to build plans.",
+)
+precision_option = option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
+    envvar="DAP_PRECISION",
+    help="Numbers that the torch engine computes with, but for what needs fp32; exported files bring their own.",
 )
 range_option = option(
     "--range",
@@ -128,22 +142,10 @@ def engine_options(command: Command) -> Command:
 def runtime_options(command: Command) -> Command:
     """`--engine`, `--device`, `--threads` and `--precision`, as `dap.predictor.Predictor` takes them."""
     options = (
-        option(
-            "--engine",
-            type=click.Choice(ENGINES),
-            default="auto",
-            envvar="DAP_ENGINE",
-            help="What runs it; auto: what its file is for.",
-        ),
+        engine_option,
         device_option,
         threads_option,
-        option(
-            "--precision",
-            type=click.Choice(PRECISIONS),
-            default="fp32",
-            envvar="DAP_PRECISION",
-            help="Of the torch engine.",
-        ),
+        precision_option,
     )
     for decorate in reversed(options):
         command = decorate(command)

@@ -24,11 +24,10 @@ from model_export.verify import LIMITS, Agreement, Reference, compare_and_close,
 
 panorama_option = option(
     "--panorama",
-    "files",
     type=click.Path(exists=True, path_type=Path),
     multiple=True,
-    help="Panorama to compare on, or folder of them, once for each. Some are drawn in any case, or are the demo's in "
-    "many lights; the two sets are compared on, and held to the limits, apart.",
+    help="Panorama to compare on, or folder of them; give it once for each. They come beside six that are drawn here, "
+    "in less than fp32 the demo's scene in as many lights. Each of the two sets is held to the limits by itself.",
 )
 
 
@@ -39,6 +38,7 @@ panorama_option = option(
     "target",
     type=click.Choice(["onnx", "tensorrt"]),
     default="onnx",
+    envvar="DAP_EXPORT_TO",
     help="What to export to; tensorrt: a file as for onnx, and its plan for the GPU of this machine, which is kept "
     "where `--engine tensorrt` finds it.",
 )
@@ -61,17 +61,19 @@ panorama_option = option(
     "calibration",
     type=click.Path(exists=True, path_type=Path),
     multiple=True,
-    help="Of int8 and fp8: panorama, or folder of them, to measure the ranges of values on, once for each; best a "
-    "hundred like those it is for (`dap render` draws some). By default a rendered scene in many lights, which is "
-    "little.",
+    envvar="DAP_EXPORT_CALIBRATE",
+    help="Of int8 and fp8: panorama, or folder of them, to measure the ranges of values on; give it once for each. "
+    "Best are a hundred like those the model is for (`dap render` draws some). By default the demo's scene in many "
+    "lights, which is little.",
 )
 @option(
     "--size",
     "sizes",
     type=PixelSize(),
     multiple=True,
-    help="WxH of the input, multiples of 16; once for each resolution that the model is to be offered at, the first "
-    "for who asks for none; by default the model's own.",
+    envvar="DAP_EXPORT_SIZE",
+    help="WxH of the input, multiples of 16; give it once for each resolution that the model is to be offered at, "
+    "first that for who asks for none. By default the model's own.",
 )
 @option("--name", help="Name of the model in the file; by default the model's own.")
 @option("--licence", help="Licence of the weights, as the file will say it; by default what is known of the model.")
@@ -82,7 +84,13 @@ panorama_option = option(
     envvar="DAP_MAX_BATCH_SIZE",
     help="Of tensorrt: panoramas that will run together at most, as `dap serve` is told.",
 )
-@device_option
+@option(
+    "--device",
+    default="auto",
+    envvar="DAP_DEVICE",
+    help="Of tensorrt: the GPU to build the plan on and for, cuda or cuda:N; auto: the first. An exported file is "
+    "compared with the network on the CPU.",
+)
 @panorama_option
 @threads_option
 @json_option
@@ -97,7 +105,7 @@ def export(
     licence: str | None,
     max_batch_size: int,
     device: str,
-    files: tuple[Path, ...],
+    panorama: tuple[Path, ...],
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -123,7 +131,7 @@ def export(
     found: list[tuple[Path, tuple[Agreement, ...]]] = []
     unbuilt: list[tuple[Path, int, tuple[Reference, ...]]] = []
     for size, file in outputs.items():
-        panoramas, pictures = (read_panoramas(paths, size) for paths in (files, calibration))
+        panoramas, pictures = (read_panoramas(paths, size) for paths in (panorama, calibration))
         references = reference_sets(network, panoramas, precision, size)
         agreements = export_onnx(network, replace(metadata, input_size=size), file, references, pictures, target)
         found.append((file, agreements))
@@ -146,8 +154,9 @@ def export(
     type=click.Choice(["onnx", "tensorrt", "torch"]),
     multiple=True,
     default=["onnx"],
-    help="What runs the files, once for each: onnx or tensorrt. torch runs the checkpoint itself in bf16, and on a GPU "
-    "in fp16.",
+    envvar="DAP_VERIFY_ENGINE",
+    help="What runs the files: onnx or tensorrt; give it once for each. torch runs the checkpoint itself in bf16, and "
+    "on a GPU in fp16, too.",
 )
 @device_option
 @provider_option
@@ -160,7 +169,7 @@ def verify(
     engines: tuple[str, ...],
     device: str,
     provider: Provider,
-    files: tuple[Path, ...],
+    panorama: tuple[Path, ...],
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -174,14 +183,14 @@ def verify(
     for file in exported:
         of_file = read_graph_metadata(file)
         size = of_file.input_size
-        references = reference_sets(network, read_panoramas(files, size), of_file.precision, size)
+        references = reference_sets(network, read_panoramas(panorama, size), of_file.precision, size)
         if "onnx" in engines:
             found.append((file, compare_by_onnx(file, references, device=device, provider=provider)))
         if "tensorrt" in engines:
             engine = create_engine(find_model(file), "tensorrt", device=device)
             found.append((file, compare_and_close(engine, references, of_file.precision)))
     if "torch" in engines:
-        references = reference_sets(network, read_panoramas(files, source.input_size), "bf16", source.input_size)
+        references = reference_sets(network, read_panoramas(panorama, source.input_size), "bf16", source.input_size)
         lower: tuple[Precision, ...] = ("bf16", "fp16")
         for precision in lower:
             engine = create_engine(source, "torch", device=device, threads=threads, precision=precision)

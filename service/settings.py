@@ -50,13 +50,17 @@ class Settings(BaseSettings):
     )
     api_keys_file: Path | None = Field(
         default=None,
-        description="File with such keys, one a line, read at the start. Empty lines and # lines are not keys.",
+        description="File with the keys that DAP_API_KEYS would hold, one a line, one of which a client must send for "
+        "all but pages and probes. Read at the start; empty lines and # lines are not keys. By default none is needed.",
     )
     admin_key: SecretStr | None = Field(
         default=None,
         description="Key for loading another model, which is refused to everybody by default. It opens all else, too.",
     )
-    admin_key_file: Path | None = Field(default=None, description="File with that key, read at the start.")
+    admin_key_file: Path | None = Field(
+        default=None,
+        description="File with the key that DAP_ADMIN_KEY would hold, for loading another model; read at the start.",
+    )
     cors_origins: str | None = Field(
         default=None,
         description="Origins, separated by commas, whose pages may read answers in a browser (`https://example.org`), "

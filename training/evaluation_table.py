@@ -146,9 +146,10 @@ def run(predictor: Predictor, benchmark: Benchmark) -> Iterator[tuple[str, Metri
     "--list",
     "list_file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    envvar="DAP_EVALUATE_LIST",
     help="File of lines `rgb depth`, relative to the root, that says what the split is.",
 )
-@option("--limit", type=click.IntRange(1), help="Panoramas at most, evenly spread over the split. Default: all.")
+@option("--limit", type=click.IntRange(1), help="Panoramas at most, evenly spread over the split; by default all.")
 @option(
     "--protocol",
     type=click.Choice([*PROTOCOLS]),
@@ -158,7 +159,7 @@ def run(predictor: Predictor, benchmark: Benchmark) -> Iterator[tuple[str, Metri
 @option(
     "--max-truth",
     type=float,
-    help="Metres up to which truth is compared, for a protocol without a limit of its own: that of the data set.",
+    help="Metres up to which truth is compared, for a protocol without a limit of its own; best that of the data set.",
 )
 @range_option
 @option(
