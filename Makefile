@@ -31,7 +31,7 @@ help:
 	@echo 'make clean   remove the environment and everything made'
 
 demo: $(VENV)/runs
-	$(BIN)/python -m demo.run --out $(OUT)
+	$(BIN)/python -m demo.run --output $(OUT)
 
 serve: $(VENV)/runs
 	$(BIN)/dap serve
@@ -61,27 +61,27 @@ format: $(VENV)/develops
 	$(BIN)/ruff format .
 
 bench: $(VENV)/runs
-	$(BIN)/python -m benchmarks.commands service --json $(OUT)/benchmark.json
+	$(BIN)/python -m benchmarks.commands service --output $(OUT)/benchmark.json
 
 bench-service: $(VENV)/runs bench-peers
-	$(BIN)/python -m benchmarks.commands service --peers $(PEERS)/bin/python --json $(OUT)/benchmark.json
+	$(BIN)/python -m benchmarks.commands service --peers $(PEERS)/bin/python --output $(OUT)/benchmark.json
 
 # The bundled model, and the official network in its smallest size, untrained: what it costs does not depend on its weights.
 bench-engine: $(VENV)/develops
-	$(BIN)/python -m benchmarks.commands engine --json $(OUT)/engine-dap-s.json
-	$(BIN)/python -m benchmarks.commands engine --model vit-s --json $(OUT)/engine-vit-s.json
+	$(BIN)/python -m benchmarks.commands engine --output $(OUT)/engine-dap-s.json
+	$(BIN)/python -m benchmarks.commands engine --model vit-s --output $(OUT)/engine-vit-s.json
 
 bench-roofline: $(VENV)/develops
-	$(BIN)/python -m benchmarks.commands roofline --json $(OUT)/roofline.json
+	$(BIN)/python -m benchmarks.commands roofline --output $(OUT)/roofline.json
 
 bench-cost: $(VENV)/runs
-	$(BIN)/python -m benchmarks.commands cost --json $(OUT)/cost.json --picture $(OUT)/request.svg
+	$(BIN)/python -m benchmarks.commands cost --output $(OUT)/cost.json --picture $(OUT)/request.svg
 
 bench-overload: $(VENV)/runs
-	$(BIN)/python -m benchmarks.commands overload --json $(OUT)/overload.json
+	$(BIN)/python -m benchmarks.commands overload --output $(OUT)/overload.json
 
 bench-soak: $(VENV)/runs
-	$(BIN)/python -m benchmarks.commands soak --json $(OUT)/soak.json
+	$(BIN)/python -m benchmarks.commands soak --output $(OUT)/soak.json
 
 bench-peers: $(PEERS)/runs
 

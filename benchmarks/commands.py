@@ -16,7 +16,7 @@ from dap.engines.base import parse_device
 from dap.engines.cores import available_cores
 from dap.errors import InvalidParameter
 from dap.graph import GraphPrecision
-from dap.options import PixelSize, threads_option
+from dap.options import PixelSize, option, threads_option
 from dap.panorama import decode
 from dap.progress import log_to_stderr, progress
 from demo.run import SAMPLE
@@ -25,25 +25,53 @@ BATCHES = {"cpu": (1,), "cuda": (1, 4, 8, 16)}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_PANORAMA = click.option(
-    "--panorama",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=SAMPLE,
-    show_default="the demo's",
-    help="JPEG that is sent.",
+
+def _panorama(told: str) -> Callable[[Command], Command]:
+    return option(
+        "--panorama",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        default=SAMPLE,
+        show_default="the demo's",
+        help=told,
+    )
+
+
+def _device(_context: click.Context, _option: click.Parameter, device: str) -> str:
+    """One device, of which the tables can tell: neither auto nor a stand-in. It is there, and torch can use it."""
+    kind, number = parse_device(device)
+    if kind not in BATCHES:
+        raise click.BadParameter(f"{device!r} is not cpu, cuda or cuda:N")
+    if kind == "cuda":
+        import torch
+
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (number or 0) >= count:
+            raise click.BadParameter(f"{device} was asked for, and torch finds {count} CUDA devices here")
+    return device
+
+
+_SENT = _panorama("JPEG that is sent.")
+_RUN = _panorama("Picture that is run.")
+_MODEL = option(
+    "--model", default="dap-s", envvar="DAP_MODEL", help="A name that `dap models` lists, or a model's file."
 )
-_MODEL = click.option("--model", default="dap-s", show_default=True, help="Name or file.")
-_SIZE = click.option("--size", type=PixelSize(), help="WxH of the input; by default the model's own.")
-_DEVICE = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-_JSON = click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the numbers here."
+_SIZE = option("--size", type=PixelSize(), help="WxH of the input; by default the model's own.")
+_DEVICE = option("--device", default="cpu", callback=_device, help="cpu, cuda or cuda:N.")
+_OUTPUT = option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File for the numbers, JSON; they are printed as tables in any case.",
 )
 
 
 def _network(default: str) -> Callable[[Command], Command]:
     """The option `--model` of commands that can also run a network that nobody trained."""
-    told = "Name or file; vit-s, vit-b or vit-l: the official network in that size, untrained."
-    return click.option("--model", default=default, show_default=True, help=told)
+    told = (
+        "A name that `dap models` lists, or a model's file; vit-s, vit-b or vit-l: the official network in that size, "
+        "untrained."
+    )
+    return option("--model", default=default, envvar="DAP_MODEL", help=told)
 
 
 @click.group()
@@ -55,18 +83,18 @@ def bench() -> None:
 
 @bench.command()
 @_MODEL
-@_PANORAMA
-@click.option(
+@_SENT
+@option(
     "--peers",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The python of an environment made by `make bench-peers`; without it LitServe and BentoML are left out.",
 )
-@click.option("--clients", default=8, show_default=True, help="Of the closed loop.")
-@click.option("--seconds", default=8.0, show_default=True, help="Of each turn.")
-@click.option("--rounds", default=5, show_default=True, help="Turns of each contender.")
-@_JSON
+@option("--clients", default=8, help="That send one request after the other.")
+@option("--seconds", default=8.0, help="Of each turn.")
+@option("--rounds", default=5, help="Turns of each contender.")
+@_OUTPUT
 def service(
-    model: str, panorama: Path, peers: Path | None, clients: int, seconds: float, rounds: int, json_path: Path | None
+    model: str, panorama: Path, peers: Path | None, clients: int, seconds: float, rounds: int, output: Path | None
 ) -> None:
     """Start, latency, memory; throughput and latency under load, beside the bare engine and other servers."""
     from benchmarks.service import as_markdown, duration, measure
@@ -75,20 +103,20 @@ def service(
         result = measure(model, panorama.read_bytes(), peers, clients, seconds, rounds, advance)
     machine = describe_machine()
     click.echo(f"{machine}\n\n{as_markdown(result)}")
-    _write(json_path, {"machine": asdict(machine), "measured": asdict(result)})
+    _write(output, {"machine": asdict(machine), "measured": asdict(result)})
 
 
 @bench.command()
 @_MODEL
-@_PANORAMA
-@click.option("--requests", default=40, show_default=True, help="Of each case.")
-@click.option(
+@_SENT
+@option("--requests", default=40, help="Of each case.")
+@option(
     "--picture",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Draw where the time goes, and write it here: SVG.",
 )
-@_JSON
-def cost(model: str, panorama: Path, requests: int, picture: Path | None, json_path: Path | None) -> None:
+@_OUTPUT
+def cost(model: str, panorama: Path, requests: int, picture: Path | None, output: Path | None) -> None:
     """What a request costs beside inference. Ends with 1 if it is more than it may be."""
     from benchmarks.cost import as_list, as_markdown, measure
     from benchmarks.picture import bar_of, draw
@@ -101,18 +129,18 @@ def cost(model: str, panorama: Path, requests: int, picture: Path | None, json_p
         title = f"One request at a time, {Path(model).name}: medians, ms ({machine.processor}, {machine.cores} cores)"
         picture.parent.mkdir(parents=True, exist_ok=True)
         picture.write_text(draw([bar_of(cost) for cost in costs], title), encoding="utf-8")
-    _write(json_path, {"machine": asdict(machine), "measured": as_list(costs)})
+    _write(output, {"machine": asdict(machine), "measured": as_list(costs)})
     if not all(cost.is_met for cost in costs):
         raise SystemExit(1)
 
 
 @bench.command()
 @_MODEL
-@_PANORAMA
-@click.option("--requests", default=20_000, show_default=True)
-@click.option("--clients", default=8, show_default=True)
-@_JSON
-def soak(model: str, panorama: Path, requests: int, clients: int, json_path: Path | None) -> None:
+@_SENT
+@option("--requests", default=20_000, help="Of all kinds together.")
+@option("--clients", default=8, help="That send them, each one at a time.")
+@_OUTPUT
+def soak(model: str, panorama: Path, requests: int, clients: int, output: Path | None) -> None:
     """Many mixed requests, good and bad: memory stays, and each gets its due. Ends with 1 if not.
 
     With a smaller export of the model (`dap export --size`) it is over sooner; what is not the engine sees the same.
@@ -123,50 +151,57 @@ def soak(model: str, panorama: Path, requests: int, clients: int, json_path: Pat
         result = measure(model, panorama.read_bytes(), requests, clients, advance)
     machine = describe_machine()
     click.echo(f"{machine}; model {Path(model).name}, {clients} clients\n\n{as_markdown(result)}")
-    _write(json_path, {"machine": asdict(machine), "model": Path(model).name, "measured": result.as_dict()})
+    _write(output, {"machine": asdict(machine), "model": Path(model).name, "measured": result.as_dict()})
     if not result.is_sound:
         raise SystemExit(1)
 
 
 @bench.command()
 @_network("dap-s")
-@click.option("--against", help="The checkpoint of an exported model: a name or a file.")
-@click.option(
+@option("--against", help="The checkpoint of an exported model: a name or a file.")
+@option(
     "--file",
     "files",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
+    envvar="DAP_BENCH_ENGINE_FILE",
     help="Another exported file of the same model and size, in int8, say.",
 )
-@click.option(
+@option(
     "--contender",
     "names",
     multiple=True,
+    envvar="DAP_BENCH_ENGINE_CONTENDER",
     help="ENGINE:PRECISION, first the one that the others are compared with. By default eager:fp32, which is the plain "
     "network, torch:fp32 and onnx:fp32; on a GPU eager:fp32, eager:bf16 and torch:bf16. Also compiled, which is torch "
     "with --execution compiled, onnx-tensorrt, which is onnx with --provider tensorrt, and tensorrt: they take minutes "
     "to start. What is not exported will be.",
 )
 @_SIZE
-@click.option(
-    "--batch", "batches", type=click.IntRange(min=1), multiple=True, help="By default 1; on a GPU 1, 4, 8, 16."
+@option(
+    "--batch",
+    "batches",
+    type=click.IntRange(min=1),
+    multiple=True,
+    envvar="DAP_BENCH_ENGINE_BATCH",
+    help="Panoramas at a time; give it once for each number. By default 1; on a GPU 1, 4, 8, 16.",
 )
-@click.option(
+@option(
     "--range",
     "ranges",
     type=click.Choice(["masks", "none"]),
     multiple=True,
     default=["masks", "none"],
-    show_default=True,
-    help="With range masks, or without.",
+    envvar="DAP_BENCH_ENGINE_RANGE",
+    help="With range masks, or without; give it once for each.",
 )
 @_DEVICE
 @threads_option
-@_PANORAMA
-@click.option("--seconds", default=2.0, show_default=True, help="Of each turn; one run takes what it takes.")
-@click.option("--rounds", default=5, show_default=True, help="Turns of each contender.")
-@click.option("--price-per-hour", type=click.FloatRange(min=0, min_open=True), help="Of this machine, euros.")
-@_JSON
+@_RUN
+@option("--seconds", default=2.0, help="Of each turn; one run takes what it takes.")
+@option("--rounds", default=5, help="Turns of each contender.")
+@option("--price-per-hour", type=click.FloatRange(min=0, min_open=True), help="Of this machine, in euros.")
+@_OUTPUT
 def engine(
     model: str,
     against: str | None,
@@ -181,7 +216,7 @@ def engine(
     seconds: float,
     rounds: int,
     price_per_hour: float | None,
-    json_path: Path | None,
+    output: Path | None,
 ) -> None:
     """The engines beside the plain network: time, memory, share of the machine's rate, cost, the same depth."""
     from benchmarks.contenders import choose, find_subject
@@ -205,19 +240,19 @@ def engine(
             raise click.ClickException(str(error)) from error
     machine = describe_machine()
     click.echo(f"{machine}; {setting.threads} threads\n\n{as_markdown(result)}")
-    _write(json_path, {"machine": asdict(machine), "setting": asdict(setting), "measured": asdict(result)})
+    _write(output, {"machine": asdict(machine), "setting": asdict(setting), "measured": asdict(result)})
 
 
 @bench.command()
 @_network("vit-s")
 @_SIZE
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Panoramas at a time.")
+@option("--batch", type=click.IntRange(min=1), default=1, help="Panoramas at a time.")
 @_DEVICE
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="That the network computes in.")
 @threads_option
-@_PANORAMA
-@click.option("--rounds", default=5, show_default=True, help="Of which the medians are taken.")
-@_JSON
+@_RUN
+@option("--rounds", default=5, help="Of which the medians are taken.")
+@_OUTPUT
 def roofline(
     model: str,
     size: tuple[int, int] | None,
@@ -227,7 +262,7 @@ def roofline(
     threads: int | None,
     panorama: Path,
     rounds: int,
-    json_path: Path | None,
+    output: Path | None,
 ) -> None:
     """The parts of the plain network: FLOP, bytes, time, and whether products or memory are the limit of each.
 
@@ -256,7 +291,7 @@ def roofline(
     height, width = subject.size
     what = f"{subject.name}, {width}x{height}, batch {batch}, {precision} on {device}, {threads} threads"
     click.echo(f"{machine}; {what}\n\n{network_roofline.as_markdown(found)}")
-    _write(json_path, {"machine": asdict(machine), "what": what, "measured": network_roofline.as_dict(found)})
+    _write(output, {"machine": asdict(machine), "what": what, "measured": network_roofline.as_dict(found)})
 
 
 bench.add_command(overload.main, "overload")

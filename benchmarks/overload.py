@@ -1,6 +1,6 @@
 """The service under ten times the load that it can bear: how fast it refuses, and whether it keeps what it promised.
 
-    python -m benchmarks.overload --seconds 60 --json out/overload.json
+    python -m benchmarks.overload --seconds 60 --output out/overload.json
 
 An open loop: requests come on new connections at their own times, whatever became of those before. This process sends
 and reads bytes and does nothing else, since it shares the machine's cores with the service.
@@ -21,6 +21,7 @@ import click
 import uvloop
 
 from benchmarks.processes import resident_mb
+from dap.options import option
 from demo.process import ServiceProcess, running_service
 from demo.run import SAMPLE
 
@@ -87,22 +88,25 @@ class Measurements:
 
 
 @click.command()
-@click.option("--model", default="dap-s", show_default=True)
-@click.option("--seconds", default=60.0, show_default=True, help="Of overload.")
-@click.option("--times", default=10.0, show_default=True, help="How many times the capacity is offered.")
-@click.option("--deadline", default=20.0, show_default=True, help="X-Request-Timeout, seconds.")
-@click.option("--burst", default=0, show_default=True, help="Send so many at once instead, and nothing after.")
-@click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the numbers here."
+@option("--model", default="dap-s", envvar="DAP_MODEL", help="A name that `dap models` lists, or a model's file.")
+@option("--seconds", default=60.0, help="Of overload.")
+@option("--times", default=10.0, help="How many times the capacity is offered.")
+@option("--deadline", default=20.0, help="X-Request-Timeout of each request, seconds.")
+@option("--burst", default=0, help="Requests that are sent at once instead, with nothing after; 0: none.")
+@option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File for the numbers, JSON; they are printed as a table in any case.",
 )
-def main(model: str, seconds: float, times: float, deadline: float, burst: int, json_path: Path | None) -> None:
+def main(model: str, seconds: float, times: float, deadline: float, burst: int, output: Path | None) -> None:
     """Ten times more requests than the service can bear: refusals, deadlines, memory."""
     with running_service("--model", model, "--log-level", "warning") as service:
         measured = uvloop.run(measure(service, SAMPLE.read_bytes(), seconds, times, deadline, burst))
     click.echo(as_markdown(measured))
-    if json_path:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(asdict(measured), indent=2) + "\n")
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(asdict(measured), indent=2) + "\n")
 
 
 async def measure(

@@ -1,11 +1,11 @@
 """The main job, end to end: start the service, send it a panorama, keep and check what comes back.
 
-    python -m demo.run --out out
+    python -m demo.run --output out
 
 Leaves `depth.png`, `preview.jpg`, `cloud.ply` and `metrics.json`, and ends with a status other than 0 if any answer is
 not what it should be. `sample.jpg` is a scene that nothing was trained on, version 6 of the renderer:
 
-    dap render --kind indoor --seed 900516 --count 1 --size 512x1024
+    dap render --kind indoor --seed 900516 --count 1 --size 1024x512
 """
 
 import io
@@ -27,11 +27,18 @@ TIMED_REQUESTS = 5
 
 
 @click.command()
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("out"),
+    show_default=True,
+    help="Folder for the answers.",
+)
 @click.option("--panorama", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=SAMPLE)
-def main(out: Path, panorama: Path) -> None:
-    """Send PANORAMA to a service of our own and leave what comes back in OUT."""
-    out.mkdir(parents=True, exist_ok=True)
+def main(output: Path, panorama: Path) -> None:
+    """Send PANORAMA to a service of our own and leave what comes back in OUTPUT."""
+    output.mkdir(parents=True, exist_ok=True)
     with running_service() as service, httpx.Client(base_url=service.url, timeout=60.0) as client:
         click.echo(f"service ready after {service.ready_s:.2f} s on {service.url}")
         image = panorama.read_bytes()
@@ -52,9 +59,9 @@ def main(out: Path, panorama: Path) -> None:
         "depth": described,
     }
     for name, content in (("depth.png", png), ("preview.jpg", preview), ("cloud.ply", cloud)):
-        (out / name).write_bytes(content)
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    _report(out, panorama, metrics)
+        (output / name).write_bytes(content)
+    (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    _report(output, panorama, metrics)
 
 
 def _post(client: httpx.Client, path: str, image: bytes, accept: str) -> bytes:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -112,3 +113,24 @@ def test_each_wing_brings_commands_that_exist(name: str, target: str) -> None:
     command = EntryPoint(name, target, "dap.commands").load()
     assert isinstance(command, click.Command)
     assert command.name == name
+
+
+def options_of(command: click.Command, path: str) -> Iterator[tuple[str, click.Option]]:
+    for name, one in getattr(command, "commands", {}).items():
+        yield from options_of(one, f"{path} {name}")
+    yield from ((path, one) for one in command.params if isinstance(one, click.Option))
+
+
+def test_every_flag_has_a_help_and_an_environment_twin_of_its_name() -> None:
+    """`--max-edge` of `dap predict` is DAP_PREDICT_MAX_EDGE; what many commands take, as `--model`, is DAP_MODEL."""
+    places = PROJECT["entry-points"]["dap.commands"] | {name: f"dap.commands:{name}" for name in ("models", "predict")}
+    commands = {name: EntryPoint(name, place, "dap.commands").load() for name, place in places.items()}
+    found = [each for name, command in commands.items() for each in options_of(command, name)]
+    assert len(found) > 200
+    for path, option in found:
+        flag = next(one for one in option.opts if one.startswith("--"))
+        name = flag.removeprefix("--").replace("-", "_")
+        assert option.help, f"dap {path} {flag} has no help"
+        assert option.show_envvar, f"the help of dap {path} {flag} names no environment twin"
+        twin = option.envvar or option.name
+        assert twin.lower().removeprefix("dap_").endswith(name), f"dap {path} {flag} has the twin {twin}"

@@ -1,7 +1,6 @@
 """`dap train`: renders scenes ahead, trains, evaluates."""
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -18,7 +17,7 @@ from dap.errors import InvalidParameter, TrainingError
 from dap.model.checkpoints import load_network
 from dap.model.dap import DapNetwork
 from dap.models import find_model
-from dap.options import device_option, option, threads_option
+from dap.options import option, threads_option
 from dap.progress import log_to_stderr, progress
 from training import mask_head
 from training.batches import Source
@@ -28,7 +27,7 @@ from training.distributed import Process, this_process
 from training.draws import shards_needed
 from training.evaluate import LabelledPanorama, evaluate, read_folder
 from training.mixture import Mixture, Part, RenderedPart, ShardPart
-from training.pipeline_commands import experiments, pipeline, status
+from training.pipeline_commands import experiments, pipeline, status, torch_device, use_threads
 from training.plan_commands import plan
 from training.range_mask_table import range_mask
 from training.run_log import strict_json
@@ -36,6 +35,7 @@ from training.shards import RenderAhead, ShardFolder
 from training.synthetic_stream import SampleStream
 from training.trainer import CONFIG_FILE, latest_checkpoint, read_progress
 from training.trainer import train as run_training
+from training.worker_options import torch_device_option
 
 _PHASE_HELP = (
     "A stretch of the run, HEIGHT:STEPS:BATCH or HEIGHT:STEPS:BATCH:LR_SCALE; give each, in order. "
@@ -74,8 +74,13 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say what is trained; they override the preset."""
     for decorate in reversed(
         [
-            option("--preset", type=click.Choice(sorted(PRESETS)), default="dap-s"),
-            option("--activation", type=click.Choice(["linear", "log"]), help="Of depth."),
+            option(
+                "--preset",
+                type=click.Choice(sorted(PRESETS)),
+                default="dap-s",
+                help="What the run is but for the options that are given.",
+            ),
+            option("--activation", type=click.Choice(["linear", "log"]), help="Of the depth head."),
             option("--initial", type=click.Choice(get_args(Initial)), help="What the network starts from."),
             option("--weights", help="File that --initial dinov3 or --initial model starts from."),
             option("--encoder", help="Of the network, as dap.model.config names them."),
@@ -89,8 +94,8 @@ def _schedule_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say how it is trained; they override the preset."""
     for decorate in reversed(
         [
-            option("--phase", "phases", type=PhaseType(), multiple=True, help=_PHASE_HELP),
-            option("--learning-rate", type=float, help="At the plateau."),
+            option("--phase", type=PhaseType(), multiple=True, help=_PHASE_HELP),
+            option("--learning-rate", type=float, help="Of the optimizer, at its plateau."),
             option("--cooldown", type=int, help="Steps over which the learning rate falls to zero at the end."),
             option("--strength", type=float, help="Of the photometric augmentation; 0 turns it off."),
             option("--passes", type=int, help="How often each scene is seen."),
@@ -156,7 +161,7 @@ def _folder_options(command: Callable[..., None]) -> Callable[..., None]:
                 help="With --resume: begin the cool-down at the checkpoint and end after it.",
             ),
             option("--evaluate-every", type=int, help="Steps between evaluations."),
-            device_option,
+            torch_device_option,
             threads_option,
             option(
                 "--dev-folder",
@@ -177,6 +182,7 @@ _FIELDS = {
     "evaluate_every": ("report", "evaluate"),
     "learning_rate": ("optimizer", "learning_rate"),
     "passes": ("stream", "passes"),
+    "phase": ("phases",),
     "scenes_in": ("stream", "scenes_in"),
     "strength": ("augmentation", "strength"),
     "workers": ("stream", "workers"),
@@ -257,7 +263,7 @@ class ValuesCommand(click.Command):
     help="Metres of the new head, one after the other. One that the model has already is learnt anew.",
 )
 @option(
-    "--loss", type=click.Choice([*LOSS_PRESETS]), help="Whose losses of the range mask. Default: paper, BCE and Dice."
+    "--loss", type=click.Choice([*LOSS_PRESETS]), help="Whose losses of the range mask; by default paper, BCE and Dice."
 )
 @option(
     "--shards",
@@ -335,12 +341,9 @@ def _train(
 ) -> DapNetwork | None:
     """What was trained; None in a process that only helps."""
     checkpoint = latest_checkpoint(folder)
-    # torchrun says how many processes share the machine.
-    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(threads or max(1, available_cores() // neighbours))
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    use_threads(threads)
     with ExitStack() as stack:
-        process = stack.enter_context(this_process(torch.device(automatic if device == "auto" else device)))
+        process = stack.enter_context(this_process(torch_device(device)))
         source = stack.enter_context(_source(config, cache, shards, process))
         advance = stack.enter_context(_bar(config.steps, process))
         advance(read_progress(checkpoint).step if checkpoint else 0)
@@ -389,7 +392,7 @@ def validation_scenes(config: TrainingConfig, cache: Path) -> list[LabelledPanor
 @train.command()
 @_network_options
 @_schedule_options
-@option("--shards", type=int, help="At most this many of each size. Default: all that the run will read.")
+@option("--shards", type=int, help="At most this many of each size; by default all that the run will read.")
 def prerender(*, shards: int | None, preset: str, cache: Path, **options: object) -> None:
     """Render a run's scenes, and the validation scenes, into the cache; before the run or beside it.
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from dap.engines import ENGINES, PRECISIONS, EngineName, Precision
-from dap.options import json_option, option
+from dap.engines import EngineName, Precision
+from dap.options import engine_option, json_option, option, precision_option
 from dap.progress import log_to_stderr
 from training.labelling import Labeler
 from training.labelling import label as label_shards
@@ -21,21 +21,20 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 @option("--model", required=True, envvar="DAP_MODEL", help="A name that `dap models` lists, or a model's file.")
 @option("--shards", type=_FOLDER, required=True, help="Folder of panoramas that `dap data pack` wrote.")
 @option(
-    "--out",
+    "-o",
+    "--output",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="The labels will be in a folder of it that is named for the model's hash.",
+    help="Folder; the labels will be in one within it that is named for the model's hash.",
 )
 @option("--curation", type=_FOLDER, help="Folder that `dap data curate` wrote: only what it keeps is labelled.")
 @option(
     "--discriminator",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Scores the labels afterwards.",
+    help="Weights of one that scores the labels afterwards.",
 )
-@option("--engine", type=click.Choice(ENGINES), default="auto", envvar="DAP_ENGINE", help="auto: what its file is for.")
-@option(
-    "--precision", type=click.Choice(PRECISIONS), default="fp32", envvar="DAP_PRECISION", help="Of the torch engine."
-)
+@engine_option
+@precision_option
 @option("--batch", type=click.IntRange(1), default=8, help="Panoramas at a time; too many do not fit into a GPU.")
 @workers_options
 @price_option
@@ -44,7 +43,7 @@ def label(
     *,
     model: str,
     shards: Path,
-    out: Path,
+    output: Path,
     curation: Path | None,
     discriminator: Path | None,
     engine: EngineName,
@@ -53,7 +52,7 @@ def label(
     workers: int | None,
     device: str,
     address: str | None,
-    price: float | None,
+    price_per_hour: float | None,
     as_json: bool,
 ) -> None:
     """Label panoramas with a model, on one machine or on a Ray cluster.
@@ -64,16 +63,16 @@ def label(
     labeler = Labeler.of(model, engine, precision, batch)
     scores, scoring = None, None
     with started(Workers(workers, device, address)) as team:
-        labels, throughput = label_shards(shards, out, labeler, team, curation)
+        labels, throughput = label_shards(shards, output, labeler, team, curation)
         if discriminator is not None:
             scores, scoring = score_labels(labels, shards, discriminator, team)
     if as_json:
         summary = {"labels": str(labels.folder), "samples": len(labels), "scores": scores and str(scores)}
-        summary |= {"scoring": scoring and rate_json(scoring, price)}
-        click.echo(json.dumps({**summary, **rate_json(throughput, price)}))
+        summary |= {"scoring": scoring and rate_json(scoring, price_per_hour)}
+        click.echo(json.dumps({**summary, **rate_json(throughput, price_per_hour)}))
         return
     click.echo(f"{labels.folder}: {len(labels):,} labels in {len(labels.manifest.shards):,} shards")
-    click.echo(rate_told(throughput, team.device, price))
+    click.echo(rate_told(throughput, team.device, price_per_hour))
     if scoring is not None:
         click.echo(f"{scores}: their scores")
-        click.echo(rate_told(scoring, team.device, price))
+        click.echo(rate_told(scoring, team.device, price_per_hour))

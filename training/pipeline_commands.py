@@ -10,7 +10,7 @@ import torch
 
 from dap.engines.cores import available_cores
 from dap.errors import TrainingError
-from dap.options import device_option, json_option, option, threads_option
+from dap.options import json_option, option, threads_option
 from training.distributed import Process, this_process
 from training.experiments import EXPERIMENTS, markdown, run_experiment
 from training.pipeline_config import PIPELINES, PipelineConfig
@@ -20,7 +20,7 @@ from training.pipeline_status import statuses, table
 from training.shard_pipeline import Workers
 from training.stages import CONFIG_FILE, PAPER_STAGES, STAGES, Place, Run, begun_with, run_pipeline
 from training.trainer import write_whole
-from training.worker_options import workers_options
+from training.worker_options import torch_device_option, workers_options
 
 runs_option = option(
     "--runs", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), help="Folder of runs."
@@ -28,19 +28,25 @@ runs_option = option(
 data_option = option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the folders of shards, and of weights to start from; runs may share it. Default: RUNS/data.",
+    help="Folder of the folders of shards, and of weights to start from; runs may share it; by default RUNS/data.",
 )
 
 
 @click.command("pipeline")
 @option("--preset", type=click.Choice([*PIPELINES]), help="What the run is. A run that was begun knows it.")
-@option("--run", "name", default="pipeline", help="Name of the run: its folder is RUNS/NAME.")
+@option(
+    "--run",
+    "name",
+    default="pipeline",
+    envvar="DAP_TRAIN_PIPELINE_RUN",
+    help="Name of the run: its folder is RUNS/NAME.",
+)
 @option(
     "--stage",
     type=click.Choice([*PAPER_STAGES, *STAGES]),
-    help="This one alone: 1, 2 or 3 as in the paper, or a name. Default: all that are not done.",
+    help="This one alone: 1, 2 or 3 as in the paper, or a name; by default all that are not done.",
 )
-@option("--seed", type=int, help="Of everything but the data. Default: the preset's.")
+@option("--seed", type=int, help="Of everything but the data; by default the preset's.")
 @option("--reconfigure", is_flag=True, help="Let --preset and --seed change a run that was begun.")
 @runs_option
 @data_option
@@ -115,19 +121,24 @@ def use_threads(threads: int | None) -> int:
 
 @click.command("experiments")
 @click.argument("name", type=click.Choice([*EXPERIMENTS]))
-@option("--preset", type=click.Choice([*PIPELINES]), help="What the runs are variants of. Default: the experiment's.")
+@option("--preset", type=click.Choice([*PIPELINES]), help="What the runs are variants of; by default the experiment's.")
 @option("--seeds", type=click.IntRange(1), default=3, help="Runs of each variant, with seeds from 0 on.")
-@option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File for the table as well.")
+@option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File for the table as well.")
 @runs_option
 @data_option
-@device_option
-@option("--threads", type=click.IntRange(1), default=1, help="Cores; the same number gives the same numbers.")
+@torch_device_option
+@option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    help="Cores to work with on the CPU; the same number gives the same results.",
+)
 def experiments(
     *,
     name: str,
     preset: str | None,
     seeds: int,
-    out: Path | None,
+    output: Path | None,
     runs: Path,
     data: Path | None,
     device: str,
@@ -146,8 +157,8 @@ def experiments(
     experiment = EXPERIMENTS[name]
     preset = preset or experiment.preset
     told = markdown(experiment, run_experiment(experiment, preset, PIPELINES[preset], seeds, place))
-    if out is not None:
-        write_whole(out, told + "\n")
+    if output is not None:
+        write_whole(output, told + "\n")
     click.echo(told)
 
 

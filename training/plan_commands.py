@@ -10,7 +10,7 @@ import torch
 
 from dap.errors import InvalidParameter
 from dap.model.flop import Shape
-from dap.options import device_option, json_option, option, threads_option
+from dap.options import json_option, option, threads_option
 from training.config import TrainingConfig
 from training.datasets.shards import ShardReader
 from training.pipeline_commands import torch_device, use_threads
@@ -18,6 +18,7 @@ from training.pipeline_config import PIPELINES, PipelineConfig
 from training.plan import ASSUMED_SIZE, Fit, Means, PackedSize, Plan, fits_of, make_plan, packed_size
 from training.step_timing import StepTiming, time_steps
 from training.step_trace import StepTrace, trace_step
+from training.worker_options import torch_device_option
 
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 _TRAININGS = {"stage-1-labeler": "stage_1", "stage-2-labeler": "stage_2", "stage-3-dap": "stage_3"}
@@ -25,14 +26,14 @@ _TRAININGS = {"stage-1-labeler": "stage_1", "stage-2-labeler": "stage_2", "stage
 
 @click.command("plan")
 @option("--preset", type=click.Choice([*PIPELINES]), default="paper", help="What the run is.")
-@option("--devices", type=click.IntRange(1), default=8, help="That share a training, and that label.")
+@option("--devices", type=click.IntRange(1), default=8, help="GPUs that share a training, and that label.")
 @option("--memory-gb", type=click.FloatRange(0, min_open=True), default=80.0, help="Of a device, 10^9 bytes.")
 @option(
     "--tflops",
     type=click.FloatRange(0, min_open=True),
     help="10^12 FLOP a second that a device achieves: your assumption. Without it, and without --measure, no hours.",
 )
-@option("--price", type=click.FloatRange(0), help="Of an hour of a device, in any currency.")
+@option("--price-per-hour", type=click.FloatRange(0), help="Of a device, in any currency.")
 @option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
@@ -44,9 +45,13 @@ _TRAININGS = {"stage-1-labeler": "stage_1", "stage-2-labeler": "stage_2", "stage
 @option("--labels", type=_FOLDER, multiple=True, help="Folder of pseudo-labels, likewise.")
 @option("--measure", is_flag=True, help="Run a few real steps on --device: seconds and memory of one.")
 @option("--stage", type=click.Choice([*_TRAININGS]), default="stage-1-labeler", help="Which --measure runs.")
-@option("--height", type=click.IntRange(16), help="Of --measure. Default: that of the stage's last phase.")
-@option("--batch", type=click.IntRange(1), help="Samples a step of --measure. Default: one device's share.")
-@device_option
+@option(
+    "--height",
+    type=click.IntRange(16),
+    help="Of the panoramas of --measure; by default that of the stage's last phase.",
+)
+@option("--batch", type=click.IntRange(1), help="Samples a step of --measure; by default one device's share.")
+@torch_device_option
 @threads_option
 @json_option
 def plan(
@@ -55,7 +60,7 @@ def plan(
     devices: int,
     memory_gb: float,
     tflops: float | None,
-    price: float | None,
+    price_per_hour: float | None,
     data: Path | None,
     shards: tuple[Path, ...],
     labels: tuple[Path, ...],
@@ -83,9 +88,9 @@ def plan(
         use_threads(threads)
         timing = _measured(getattr(config, _TRAININGS[stage]), on, height, batch, devices, memory_gb)
         if tflops is None:
-            made = made.at(timing.tflops, f"as --measure found on {timing.device}", price)
+            made = made.at(timing.tflops, f"as --measure found on {timing.device}", price_per_hour)
     if tflops is not None:
-        made = made.at(tflops, "given, not measured", price)
+        made = made.at(tflops, "given, not measured", price_per_hour)
     if as_json:
         totals = {"flop": made.flop, "storage": made.storage, "hours": made.hours, "cost": made.cost}
         measured = None if timing is None else asdict(timing)

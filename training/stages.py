@@ -128,7 +128,7 @@ class Run:
         """
         folder = self.place.data / data.name
         if not folder.is_dir():
-            raise DatasetError(f"{folder} was expected: write it with `dap data pack ... --out {folder}`")
+            raise DatasetError(f"{folder} was expected: write it with `dap data pack ... --output {folder}`")
         return ShardReader(folder)
 
     def labels(self, stage: str, data: ShardData, labeler: str) -> ShardReader:

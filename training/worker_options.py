@@ -13,7 +13,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 PAPER_PANORAMAS = 2_000_000
 """About as many as DAP (arXiv 2512.16913) labelled."""
 
-price_option = option("--price", type=click.FloatRange(0), help="Of an hour of one worker's GPU, for the forecast.")
+price_option = option(
+    "--price-per-hour", type=click.FloatRange(0), help="Of one worker's GPU, in any currency, for the forecast."
+)
+
+torch_device_option = option(
+    "--device", default="auto", envvar="DAP_DEVICE", help="cpu, cuda or cuda:N; auto: a GPU where there is one."
+)
 
 
 def workers_options(command: Command) -> Command:
@@ -22,19 +28,19 @@ def workers_options(command: Command) -> Command:
         option(
             "--workers",
             type=click.IntRange(1),
-            help="Models side by side. Default: one a GPU, or one where there is none.",
+            help="Models side by side; by default one a GPU, or one where there is none.",
         ),
         option(
             "--device",
             type=click.Choice(["auto", "cpu", "cuda"]),
             default="auto",
             envvar="DAP_DEVICE",
-            help="auto: GPUs where there are any.",
+            help="Where the models run; auto: GPUs where there are any.",
         ),
         option(
             "--address",
             help="Of the Ray cluster that this machine is a node of, auto or host:port: all of it works, with the same "
-            "paths everywhere. Default: this machine alone.",
+            "paths everywhere. By default this machine works alone.",
         ),
     )
     for decorate in reversed(options):

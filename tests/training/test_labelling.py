@@ -147,8 +147,8 @@ def test_a_worker_killed_in_the_middle_loses_and_doubles_nothing(tmp_path: Path)
         path.write_bytes((expected.folder / path.name).read_bytes())
     written = before.stat().st_mtime_ns
 
-    arguments = ["--model", "dap-s", "--shards", shards.folder, "--out", tmp_path / "labels", "--curation", curation]
-    arguments += ["--workers", "2", "--device", "cpu", "--price", "2.5", "--json"]
+    arguments = ["--model", "dap-s", "--shards", shards.folder, "--output", tmp_path / "labels", "--curation", curation]
+    arguments += ["--workers", "2", "--device", "cpu", "--price-per-hour", "2.5", "--json"]
     program = "from training.labelling_commands import label; label()"
     driver = subprocess.Popen(
         [sys.executable, "-c", program, *map(str, arguments)],

@@ -15,7 +15,16 @@ def test_it_tells_how_fast_it_labelled_and_how_fast_it_scored(
 ) -> None:
     monkeypatch.setattr(labelling_commands, "started", lambda _workers: nullcontext(ALONE))
     shards, judge = packed(tmp_path, count=4), discriminator(tmp_path)
-    options = ["--model", model(tmp_path), "--shards", shards.folder, "--out", tmp_path / "labels", "--price", "2"]
+    options = [
+        "--model",
+        model(tmp_path),
+        "--shards",
+        shards.folder,
+        "--output",
+        tmp_path / "labels",
+        "--price-per-hour",
+        "2",
+    ]
     options += ["--discriminator", judge, *(["--json"] if as_json else [])]
     told = CliRunner().invoke(labelling_commands.label, [*map(str, options)], catch_exceptions=False).stdout
     if as_json:

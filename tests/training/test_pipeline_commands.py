@@ -52,7 +52,18 @@ def test_a_run_is_not_changed_by_accident(smoke_runs: Path, tmp_path: Path) -> N
 
 
 def test_an_experiment_is_a_table(smoke_runs: Path, tmp_path: Path) -> None:
-    options = ("--preset", "smoke", "--seeds", "1", "--runs", smoke_runs, "--device", "cpu", "--out", tmp_path / "t.md")
+    options = (
+        "--preset",
+        "smoke",
+        "--seeds",
+        "1",
+        "--runs",
+        smoke_runs,
+        "--device",
+        "cpu",
+        "--output",
+        tmp_path / "t.md",
+    )
     told = run("experiments", "domain-gap", *options).stdout
     assert (tmp_path / "t.md").read_text() == told
     rows = [line.split(" | ")[0] for line in told.splitlines() if line.startswith("| stage")]

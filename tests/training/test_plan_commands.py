@@ -13,7 +13,7 @@ def run(*arguments: str | Path) -> Result:
 
 
 def test_a_dry_run_measures_real_steps_and_plans_hours_at_their_rate() -> None:
-    options = ("--preset", "smoke", "--devices", "2", "--device", "cpu", "--threads", "1", "--price", "2")
+    options = ("--preset", "smoke", "--devices", "2", "--device", "cpu", "--threads", "1", "--price-per-hour", "2")
     told = json.loads(run(*options, "--measure", "--height", "32", "--batch", "2", "--json").stdout)
     measured = told["measured"]
     assert (measured["samples"], measured["accumulate"], measured["precision"]) == (2, 1, "float32")

@@ -21,7 +21,9 @@ _PAPER_COUNT = 300_000
 
 @click.command()
 @click.argument("shards", type=_FOLDER)
-@option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the verdicts.")
+@option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the verdicts."
+)
 @option(
     "--max-lean",
     type=click.FloatRange(0, min_open=True),
@@ -48,7 +50,7 @@ _PAPER_COUNT = 300_000
 def curate(
     *,
     shards: Path,
-    out: Path,
+    output: Path,
     max_lean: float,
     duplicate_bits: int,
     places: bool,
@@ -58,7 +60,7 @@ def curate(
     workers: int | None,
     device: str,
     address: str | None,
-    price: float | None,
+    price_per_hour: float | None,
     as_json: bool,
 ) -> None:
     """Judge the panoramas in SHARDS: broken, leaning, near-duplicates; indoor or outdoor.
@@ -69,32 +71,43 @@ def curate(
     options = PlaceOptions(weights, rows, batch) if places else None
     # Without a model there is nothing for a GPU to do.
     with started(Workers(workers, device if places else "cpu", address)) as team:
-        verdicts, throughput = curate_shards(shards, out, rules, options, team)
+        verdicts, throughput = curate_shards(shards, output, rules, options, team)
     if as_json:
-        click.echo(json.dumps({"out": str(out), **verdicts.summary, **rate_json(throughput, price)}))
+        click.echo(json.dumps({"out": str(output), **verdicts.summary, **rate_json(throughput, price_per_hour)}))
         return
     summary = verdicts.summary
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in summary["left_out"].items()) or "none"
     kept = ", ".join(f"{count:,} {place}" for place, count in summary["places"].items())
-    click.echo(f"{out}: {summary['kept']:,} of {summary['panoramas']:,} kept ({kept}); left out: {left_out}")
-    click.echo(rate_told(throughput, team.device, price))
+    click.echo(f"{output}: {summary['kept']:,} of {summary['panoramas']:,} kept ({kept}); left out: {left_out}")
+    click.echo(rate_told(throughput, team.device, price_per_hour))
 
 
 @click.command()
 @click.argument("labels", type=_FOLDER)
-@option("--scores", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, help="Of `dap label`.")
+@option(
+    "--scores",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    help="File of scores that `dap label --discriminator` wrote.",
+)
 @option("--indoor", type=click.IntRange(0), default=_PAPER_COUNT, help="How many; the paper took 300,000.")
 @option("--outdoor", type=click.IntRange(0), default=_PAPER_COUNT, help="How many; the paper took 300,000.")
-@option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The list, JSON lines.")
+@option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="File for the list, JSON lines.",
+)
 @json_option
-def select(*, labels: Path, scores: Path, indoor: int, outdoor: int, out: Path, as_json: bool) -> None:
+def select(*, labels: Path, scores: Path, indoor: int, outdoor: int, output: Path, as_json: bool) -> None:
     """List the best indoor and the best outdoor of LABELS by their scores; where there are fewer, all of them."""
     selection = select_labels(ShardReader(labels), scores, indoor, outdoor)
-    selection.write(out)
+    selection.write(output)
     if as_json:
-        click.echo(json.dumps({"out": str(out), "asked": selection.asked, "chosen": selection.counts()}))
+        click.echo(json.dumps({"out": str(output), "asked": selection.asked, "chosen": selection.counts()}))
         return
     chosen = ", ".join(
         f"{count:,} of {selection.asked[place]:,} {place}" for place, count in selection.counts().items()
     )
-    click.echo(f"{out}: {chosen}")
+    click.echo(f"{output}: {chosen}")

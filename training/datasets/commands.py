@@ -35,12 +35,13 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
                 "--list",
                 "list_file",
                 type=click.Path(path_type=Path, exists=True, dir_okay=False),
+                envvar="DAP_DATA_LIST",
                 help="File of lines `rgb depth`, relative to the root, that says what the split is.",
             ),
             option(
                 "--every",
                 type=float,
-                help=f"Of videos: seconds from a frame to the next. Default: {DEFAULT_EVERY_S:g}.",
+                help=f"Of videos: seconds from a frame to the next; by default {DEFAULT_EVERY_S:g}.",
             ),
         ]
     ):
@@ -76,8 +77,10 @@ def list_command(*, as_json: bool) -> None:
 @data.command("check")
 @click.argument("name", type=click.Choice([*DATASETS]))
 @_source_options
-@option("--read", type=click.IntRange(1), help="Panoramas to decode of each split, evenly spread. Default: all.")
-@option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Contact sheet to write, .jpg or .png.")
+@option("--read", type=click.IntRange(1), help="Panoramas to decode of each split, evenly spread; by default all.")
+@option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File for a contact sheet, .jpg or .png."
+)
 @json_option
 def check_command(
     *,
@@ -87,7 +90,7 @@ def check_command(
     list_file: Path | None,
     every: float | None,
     read: int | None,
-    out: Path | None,
+    output: Path | None,
     as_json: bool,
 ) -> None:
     """What there is of a data set on this disk, and what is wrong with it; status 1 if anything is.
@@ -107,8 +110,8 @@ def check_command(
     if not found:
         raise absent[splits[0]]
     tiles = [tile for _, of_split in found for tile in of_split]
-    if out is not None and tiles:
-        contact_sheet(tiles).save(out)
+    if output is not None and tiles:
+        contact_sheet(tiles).save(output)
     reports = [report for report, _ in found]
     if as_json:
         said = {"splits": [asdict(report) for report in reports], "absent": [*absent]}
@@ -123,8 +126,10 @@ def check_command(
 @data.command("pack")
 @click.argument("name", type=click.Choice([*DATASETS, *_RENDERED]))
 @_source_options
-@option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the shards.")
-@option("--height", type=click.IntRange(16), help="Of the panoramas. Default: as stored; 512 for rendered.")
+@option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the shards."
+)
+@option("--height", type=click.IntRange(16), help="Of the panoramas; by default as stored, 512 for rendered.")
 @option(
     "--image", type=click.Choice(IMAGE_CODECS), default="jpeg", help="jpeg: quality 95; stored: the file's own bytes."
 )
@@ -132,9 +137,9 @@ def check_command(
 @option("--skip-broken", is_flag=True, help="Leave out what cannot be read, and list it in the manifest.")
 @option("--workers", type=click.IntRange(1), default=1, help="Processes; shards do not depend on how many.")
 @option("--count", type=click.IntRange(1), help="Of rendered: how many scenes.")
-@option("--kind", type=click.Choice(KINDS), help="Of rendered: of scene. Default: mixed.")
-@option("--domain", type=click.Choice(DOMAINS), help="Of rendered: how things look. Default: standard.")
-@option("--seed-from", type=click.IntRange(0), help="Of rendered: the first seed. Default: 0.")
+@option("--kind", type=click.Choice(KINDS), help="Of rendered: what scenes; by default mixed.")
+@option("--domain", type=click.Choice(DOMAINS), help="Of rendered: how things look; by default standard.")
+@option("--seed", type=click.IntRange(0), help="Of rendered: seed of the first scene, the others follow; by default 0.")
 @json_option
 def pack_command(
     *,
@@ -143,7 +148,7 @@ def pack_command(
     split: str | None,
     list_file: Path | None,
     every: float | None,
-    out: Path,
+    output: Path,
     height: int | None,
     image: ImageCodec,
     shard_size: int,
@@ -152,7 +157,7 @@ def pack_command(
     count: int | None,
     kind: Kind | None,
     domain: Domain | None,
-    seed_from: int | None,
+    seed: int | None,
     as_json: bool,
 ) -> None:
     """Write a split as WebDataset shards with a manifest of hashes.
@@ -163,20 +168,20 @@ def pack_command(
     if name in _RENDERED:
         if count is None or any((root, list_file, every)):
             raise InvalidParameter("rendered scenes need --count, and have no --root, --list or --every")
-        dataset = _RENDERED[name](count, kind or "mixed", seed_from or 0, domain or "standard")
-    elif any(value is not None for value in (count, kind, domain, seed_from)):
-        raise InvalidParameter(f"--count, --kind, --domain and --seed-from are of rendered scenes, not of {name}")
+        dataset = _RENDERED[name](count, kind or "mixed", seed or 0, domain or "standard")
+    elif any(value is not None for value in (count, kind, domain, seed)):
+        raise InvalidParameter(f"--count, --kind, --domain and --seed are of rendered scenes, not of {name}")
     else:
         dataset = _opened(name, root, list_file, every)
     options = PackOptions(height, image, shard_size, skip_broken)
-    manifest = pack(dataset, _one_split(dataset, split), out, options, workers)
+    manifest = pack(dataset, _one_split(dataset, split), output, options, workers)
     left_out = sum(len(shard.left_out) for shard in manifest.shards)
     if as_json:
         summary = {"shards": len(manifest.shards), "samples": manifest.samples, "left_out": left_out}
-        click.echo(json.dumps({**summary, "bytes": sum(shard.size for shard in manifest.shards), "out": str(out)}))
+        click.echo(json.dumps({**summary, "bytes": sum(shard.size for shard in manifest.shards), "out": str(output)}))
     else:
         without = f", {left_out} left out" if left_out else ""
-        click.echo(f"{out}: {manifest.samples} samples in {len(manifest.shards)} shards{without}")
+        click.echo(f"{output}: {manifest.samples} samples in {len(manifest.shards)} shards{without}")
 
 
 @data.command("verify")

@@ -1,6 +1,5 @@
 """`dap render`: samples of the synthetic panoramas, to look at or to use."""
 
-import re
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 from dap.depth import DepthMap
 from dap.errors import InvalidParameter
 from dap.formats import png16, preview
+from dap.options import PixelSize, option
 from dap.progress import log_to_stderr, progress
 from training.synthetic.render import Rendered, render_batch
 from training.synthetic.sampling import DOMAINS, KINDS, Domain, Kind
@@ -20,44 +20,33 @@ from training.synthetic.sampling import DOMAINS, KINDS, Domain, Kind
 BATCH = 8
 SHEET_COLUMNS = 3  # pairs of picture and depth in a row of the contact sheet
 SHEET_HEIGHT = 128
-
-
-class SizeType(click.ParamType[tuple[int, int]]):
-    """HEIGHTxWIDTH, 2:1."""
-
-    name = "HxW"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        match = re.fullmatch(r"(\d+)x(\d+)", str(value))
-        if match is None or int(match[2]) != 2 * int(match[1]) or int(match[1]) < 8:
-            self.fail(
-                f"{value!r} is no size of a panorama such as 512x1024: height x width, twice as wide as high",
-                param,
-                ctx,
-            )
-        return int(match[1]), int(match[2])
+_LEAST_HEIGHT = 8
 
 
 @click.command()
-@click.option("--count", type=click.IntRange(1), default=12, show_default=True, help="How many panoramas.")
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first; the others follow."
-)
-@click.option("--size", type=SizeType(), default="256x512", show_default=True, help="Height x width.")
-@click.option("--kind", type=click.Choice(KINDS), default="mixed", show_default=True, help="What scenes.")
-@click.option(
+@option("--count", type=click.IntRange(1), default=12, help="How many panoramas.")
+@option("--seed", type=click.IntRange(0), default=0, help="Seed of the first scene; the others follow.")
+@option("--size", type=PixelSize(), default="512x256", help="WxH of the panoramas.")
+@option("--kind", type=click.Choice(KINDS), default="mixed", help="What scenes.")
+@option(
     "--domain",
     type=click.Choice(DOMAINS),
     default="standard",
-    show_default=True,
     help="How things look. clean: the standard scenes through a camera without a fault, as synthetic data sets are; "
-    "real-like: other layouts, materials, lights and cameras, for what must not be seen before.",
+    "real-like: other layouts, materials, lights and cameras, for what must not be seen before; in-the-wild: these "
+    "through cameras from good to poor.",
 )
-@click.option("--device", default="cpu", show_default=True, help="Where to render: cpu, cuda, cuda:1, ...")
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), default="rendered", show_default=True, help="Folder."
+@option("--device", default="cpu", help="Where to render: cpu, cuda or cuda:N.")
+@option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="rendered",
+    help="Folder for the panoramas.",
 )
-def render(*, count: int, seed: int, size: tuple[int, int], kind: Kind, domain: Domain, device: str, out: Path) -> None:
+def render(
+    *, count: int, seed: int, size: tuple[int, int], kind: Kind, domain: Domain, device: str, output: Path
+) -> None:
     """Draw synthetic panoramas with exact depth.
 
     For each seed: SEED.rgb.png, SEED.depth.npy (float32 metres along the ray; infinite on the sky, NaN where the
@@ -66,16 +55,18 @@ def render(*, count: int, seed: int, size: tuple[int, int], kind: Kind, domain: 
     """
     log_to_stderr()
     height, width = size
+    if height < _LEAST_HEIGHT:
+        raise click.BadParameter(f"expected at least {2 * _LEAST_HEIGHT}x{_LEAST_HEIGHT}", param_hint="--size")
     place = _device(device)
-    out.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     tiles = []
     with progress("rendering", count) as advance:
         for start in range(seed, seed + count, BATCH):
             seeds = range(start, min(start + BATCH, seed + count))
             batch = render_batch(seeds, height, width, kind, place, domain)
-            tiles += [_write(batch, i, out / f"{number:06d}") for i, number in enumerate(seeds)]
+            tiles += [_write(batch, i, output / f"{number:06d}") for i, number in enumerate(seeds)]
             advance(len(seeds))
-    sheet = out / "contact_sheet.png"
+    sheet = output / "contact_sheet.png"
     _contact_sheet(tiles).save(sheet)
     click.echo(str(sheet))
 

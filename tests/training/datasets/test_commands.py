@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_check_says_what_there_is_and_draws_it(root: Path, tmp_path: Path) -> None:
-    result = run("check", "labelled-folder", "--root", root, "--out", tmp_path / "sheet.jpg")
+    result = run("check", "labelled-folder", "--root", root, "--output", tmp_path / "sheet.jpg")
     assert result.exit_code == 0
     assert "labelled-folder all: 3 panoramas" in result.stdout
     assert "3 of 16x32" in result.stdout
@@ -53,7 +53,7 @@ def test_a_wrong_layout_is_told(root: Path) -> None:
 
 def test_packing_and_verifying(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    options = ("--out", out, "--shard-size", "2", "--image", "png")
+    options = ("--output", out, "--shard-size", "2", "--image", "png")
     result = run("pack", "labelled-folder", "--root", root, *options)
     assert result.stdout == f"{out}: 3 samples in 2 shards\n"
     assert len(list(ShardReader(out))) == 3
@@ -66,7 +66,7 @@ def test_packing_and_verifying(root: Path, tmp_path: Path) -> None:
 
 
 def test_rendered_scenes_need_no_root(tmp_path: Path) -> None:
-    options = ("--count", "2", "--kind", "indoor", "--seed-from", "3", "--height", "16", "--out", tmp_path / "out")
+    options = ("--count", "2", "--kind", "indoor", "--seed", "3", "--height", "16", "--output", tmp_path / "out")
     run("pack", "rendered", *options)
     assert [sample.metadata["seed"] for sample in ShardReader(tmp_path / "out")] == [3, 4]
 
@@ -85,7 +85,7 @@ def test_options_that_do_not_go_together_are_refused(
     tmp_path: Path, arguments: tuple[str, ...], complaint: str
 ) -> None:
     with pytest.raises(InvalidParameter, match=complaint):
-        run(*arguments, "--out", tmp_path / "out")
+        run(*arguments, "--output", tmp_path / "out")
 
 
 def test_a_list_is_of_one_split(root: Path) -> None:

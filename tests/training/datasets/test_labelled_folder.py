@@ -39,7 +39,7 @@ def test_what_dap_predict_writes_beside_a_photo_is_a_pair(tmp_path: Path) -> Non
 
 
 def test_what_dap_render_writes_is_a_pair_with_its_exact_depth(tmp_path: Path) -> None:
-    arguments = ["--count", "1", "--size", "16x32", "--kind", "outdoor", "--seed", "1", "--out", str(tmp_path)]
+    arguments = ["--count", "1", "--size", "32x16", "--kind", "outdoor", "--seed", "1", "--output", str(tmp_path)]
     CliRunner().invoke(render, arguments, catch_exceptions=False)
     dataset = LabelledFolder(tmp_path)
     (entry,) = dataset.entries("all")

@@ -99,7 +99,7 @@ def test_killed_with_its_workers_and_run_again_it_leaves_the_same_bytes(root: Pa
         add(root, f"q{number}")
     out = tmp_path / "out"
     size = ["--shard-size", "1", "--workers", "2"]
-    arguments = ["pack", "labelled-folder", "--root", str(root), *size, "--out", str(out)]
+    arguments = ["pack", "labelled-folder", "--root", str(root), *size, "--output", str(out)]
     program = "from training.datasets.commands import data; data()"
     process = subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
     until(lambda: any(out.glob("*.tar")) or process.poll() is not None)
