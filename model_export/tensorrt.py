@@ -1,4 +1,4 @@
-"""The TensorRT plan of an exported file, for the GPU of this machine, kept only if it says what the network says."""
+"""The TensorRT plans of an exported file, for the GPU of this machine, kept only if they say what the network says."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ from model_export.verify import Agreement, Reference
 def export_tensorrt(
     path: Path, references: Sequence[Reference], *, device: str = "auto", max_batch_size: int = 4
 ) -> tuple[Agreement, ...]:
-    """Build the plan of the ONNX file at `path`, unless one that fits is kept already, and compare it with the network.
+    """Build the plans of the ONNX file at `path`, with range masks and without, and compare them with the network.
 
-    It is kept where the engine `tensorrt` looks for it (`dap.engines.plans`), unless it disagrees on any set of
-    panoramas.
+    Those that fit and are kept already are not built. They are kept where the engine `tensorrt` looks for them
+    (`dap.engines.plans`), unless one disagrees on any set of panoramas.
 
     Args:
         path: as `model_export.onnx.export_onnx` writes it.
@@ -30,14 +30,14 @@ def export_tensorrt(
         EngineUnavailable: TensorRT or a GPU is not here, or the folder of plans is not to be trusted.
         EngineError: the build or a run failed.
         ModelFileInvalid: TensorRT cannot read the file.
-        VerificationFailed: the plan says something else than the network; it is kept no longer.
+        VerificationFailed: a plan says something else than the network; none is kept any longer.
     """
     engine = TensorrtEngine(path, find_model(path), device=device, max_batch_size=max_batch_size)
     try:
         precision = read_graph_metadata(path).precision
         agreements = tuple(reference.compare(engine, precision) for reference in references)
         if any(agreement.broken for agreement in agreements):
-            engine.discard_plan()
+            engine.discard_plans()
     finally:
         engine.close()
     for agreement in agreements:

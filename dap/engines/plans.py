@@ -54,6 +54,7 @@ class PlanKey:
         batch_ranges: its optimisation profiles.
         gpu: that it was built on.
         tensorrt: version, `11.4.0.106`.
+        in_range: whether it gives range masks, or depth alone.
     """
 
     model_name: str
@@ -61,11 +62,14 @@ class PlanKey:
     batch_ranges: BatchRanges
     gpu: GpuIdentity
     tensorrt: str
+    in_range: bool = True
 
     def plan(self) -> "Slot":
         """Where its plan is kept."""
         what = {"model": self.model_sha256, "batches": json.dumps(self.batch_ranges)}
-        return _slot(self.model_name, ".plan", what, self.gpu, self.tensorrt)
+        if self.in_range:
+            return _slot(self.model_name, ".plan", what, self.gpu, self.tensorrt)
+        return _slot(f"depth-{self.model_name}", ".plan", what | {"outputs": "depth"}, self.gpu, self.tensorrt)
 
     def timings(self) -> "Slot":
         """Where the timings of layers on its GPU are kept.

@@ -1,10 +1,11 @@
 """The engine `tensorrt`: exported graphs as plans of NVIDIA TensorRT 10 or 11, on a GPU, without torch."""
 
+import hashlib
 import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,11 @@ from dap.engines.base import (
 )
 from dap.engines.cuda import CudaDevice, CudaError, PinnedBuffer
 from dap.engines.failures import as_engine_error
-from dap.engines.plans import PlanFolder, PlanKey, batch_ranges
+from dap.engines.plans import BatchRanges, PlanFolder, PlanKey, batch_ranges
 from dap.engines.tensorrt_builder import INPUT, build_plan
 from dap.engines.tensorrt_library import require_precision, take_complaints, tensorrt_logger, tensorrt_version
 from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid
+from dap.graph import without_range
 from dap.models import Model, cache_folder
 from dap.resolutions import Size
 
@@ -40,18 +42,21 @@ _log = logging.getLogger(__name__)
 class TensorrtEngine:
     """Runs a file that `dap export` wrote, as a plan for this GPU. See `dap.engines.base.Engine`.
 
-    The plan is taken from the folder of plans (`dap.engines.plans`), or built where none that fits is there, which
-    takes minutes. Nothing else is ever loaded as a plan.
+    Plans are taken from the folder of plans (`dap.engines.plans`), or built where none that fits is there, which takes
+    minutes. Nothing else is ever loaded as a plan.
 
-    Pixels go up and depth comes down through pinned memory, on one stream, each copied once. Where no range
-    probabilities are asked for they stay on the GPU; the plan computes them all the same.
+    A plan computes all that it gives, wanted or not, so there are two: one of the whole graph, and one without range
+    masks. The second is loaded or built when depth alone is first asked for, or when the engine is warmed. It has
+    weights of its own on the GPU, and memory of its own for what it computes.
+
+    Pixels go up and depth comes down through pinned memory, on one stream, each copied once.
     """
 
     name = "tensorrt"
     lanes = 1
 
     def __init__(self, path: Path, model: Model, *, device: str = "auto", max_batch_size: int = 4) -> None:
-        """Load the plan, or build it.
+        """Load the plan of the whole graph, or build it.
 
         Args:
             path: the ONNX file.
@@ -67,6 +72,7 @@ class TensorrtEngine:
             EngineError: the build failed.
         """
         metadata = read_metadata(path, model)
+        self._path = path
         self.input_size = metadata.input_size
         self.sizes: tuple[Size, ...] = (self.input_size,)
         self.thresholds = metadata.thresholds
@@ -78,15 +84,10 @@ class TensorrtEngine:
         require_precision(metadata.precision, gpu)
         self._key = PlanKey(model.name, sha256_of(path), self._ranges, gpu, version)
         self._folder = PlanFolder(cache_folder() / "tensorrt")
-        self._profile: int | None = None
-        self._context: trt.IExecutionContext | None = None
+        self._runs: dict[bool, _Run] = {}
         try:
             self._tensors = self._allocate(max_batch_size)
-            plan = _load_or_build(path, self._key, self._folder, self.input_size)
-            _check_signature(plan, self._tensors, path)
-            self._context = plan.create_execution_context()
-            if self._context is None:
-                raise _Failure(f"create_execution_context: {take_complaints()}")
+            self._open(True)
         except BaseException as error:
             self.close()
             if isinstance(error, CudaError | _Failure):
@@ -95,34 +96,37 @@ class TensorrtEngine:
 
     def infer(self, panoramas: npt.NDArray[np.uint8], *, in_range: bool = True) -> Inference:
         """See `dap.engines.base.Engine.infer`; any batch size, panoramas of the model's input size."""
-        if self._context is None:
+        if not self._runs:
             raise EngineError("The engine is closed.")
         check_panoramas(panoramas, self.sizes)
         try:
             self._gpu.make_current()
+            run = self._runs.get(in_range) or self._open(in_range)
             parts = in_parts(panoramas, self._ranges[-1][1])
-            inference = joined([self._run(self._context, part, in_range) for part in parts])
+            inference = joined([run(part) for part in parts])
         except (CudaError, _Failure) as error:
             raise as_engine_error(error, "TensorRT", self.device, len(panoramas)) from error
         return check_finite(inference)
 
     def warm_up(self, batch_sizes: Sequence[int], size: Size | None = None) -> None:
-        """Run each batch size once."""
+        """Run each batch size once, with range masks and without."""
         for batch_size in batch_sizes:
-            self.infer(np.zeros((batch_size, *(size or self.input_size), 3), np.uint8))
+            for in_range in (True, False):
+                self.infer(np.zeros((batch_size, *(size or self.input_size), 3), np.uint8), in_range=in_range)
 
-    def discard_plan(self) -> None:
-        """Have the plan never loaded again: it does not say what it should."""
-        self._folder.discard(self._key.plan())
+    def discard_plans(self) -> None:
+        """Have the plans never loaded again: they do not say what they should."""
+        for in_range in (True, False):
+            self._folder.discard(replace(self._key, in_range=in_range).plan())
 
     def close(self) -> None:
         """Give the memory of the GPU back."""
         try:
             self._gpu.make_current()
-            self._context = None  # what TensorRT holds of the GPU goes with the last reference
+            self._runs.clear()  # what TensorRT holds of the GPU goes with the last reference
             self._gpu.close()
         except CudaError as error:
-            self._context = None
+            self._runs.clear()
             _log.warning("tensorrt engine: %s gives nothing back: %s", self.device, error)
 
     def _allocate(self, count: int) -> "dict[str, _Tensor]":
@@ -136,30 +140,15 @@ class TensorrtEngine:
             for name, (kind, shape) in shapes.items()
         }
 
-    def _run(self, context: "trt.IExecutionContext", panoramas: npt.NDArray[np.uint8], in_range: bool) -> Inference:
-        """One batch that a profile has room for: up, through the plan, down."""
-        count = len(panoramas)
-        take_complaints()
-        self._choose_profile(context, count)
-        _require(context.set_input_shape(INPUT, panoramas.shape), "set_input_shape")
-        for name, tensor in self._tensors.items():
-            _require(context.set_tensor_address(name, tensor.buffer.device_address), "set_tensor_address")
-        pixels, depth, probabilities = self._tensors.values()
-        np.copyto(pixels.view(count), panoramas)
-        self._gpu.upload(pixels.buffer, pixels.nbytes(count))
-        _require(context.execute_async_v3(self._gpu.stream), "execute_async_v3")
-        self._gpu.download(depth.buffer, depth.nbytes(count))
-        if in_range:
-            self._gpu.download(probabilities.buffer, probabilities.nbytes(count))
-        self._gpu.synchronize()
-        metres = depth.view(count).copy()
-        return Inference(metres, probabilities.view(count).copy() if in_range else no_range(metres))
-
-    def _choose_profile(self, context: "trt.IExecutionContext", count: int) -> None:
-        profile = next(index for index, (_, most) in enumerate(self._ranges) if count <= most)
-        if profile != self._profile:
-            _require(context.set_optimization_profile_async(profile, self._gpu.stream), "set_optimization_profile")
-            self._profile = profile
+    def _open(self, in_range: bool) -> "_Run":
+        tensors = {name: tensor for name, tensor in self._tensors.items() if in_range or name != "in_range"}
+        plan = _load_or_build(self._path, replace(self._key, in_range=in_range), self._folder, self.input_size)
+        _check_signature(plan, tensors, self._path)
+        context = plan.create_execution_context()
+        if context is None:
+            raise _Failure(f"create_execution_context: {take_complaints()}")
+        self._runs[in_range] = _Run(context, self._gpu, tensors, self._ranges)
+        return self._runs[in_range]
 
 
 @dataclass(frozen=True)
@@ -175,6 +164,44 @@ class _Tensor:
 
     def view(self, count: int) -> npt.NDArray[Any]:
         return self.buffer.host[: self.nbytes(count)].view(self.dtype).reshape(count, *self.shape)
+
+
+class _Run:
+    """One plan with what it reads and writes: called, it runs one batch that a profile has room for."""
+
+    def __init__(
+        self, context: "trt.IExecutionContext", gpu: CudaDevice, tensors: dict[str, _Tensor], ranges: BatchRanges
+    ) -> None:
+        self._context = context
+        self._gpu = gpu
+        self._tensors = tensors
+        self._ranges = ranges
+        self._profile: int | None = None
+
+    def __call__(self, panoramas: npt.NDArray[np.uint8]) -> Inference:
+        """Up, through the plan, down."""
+        count = len(panoramas)
+        take_complaints()
+        self._choose_profile(count)
+        _require(self._context.set_input_shape(INPUT, panoramas.shape), "set_input_shape")
+        for name, tensor in self._tensors.items():
+            _require(self._context.set_tensor_address(name, tensor.buffer.device_address), "set_tensor_address")
+        pixels, *outputs = self._tensors.values()
+        np.copyto(pixels.view(count), panoramas)
+        self._gpu.upload(pixels.buffer, pixels.nbytes(count))
+        _require(self._context.execute_async_v3(self._gpu.stream), "execute_async_v3")
+        for output in outputs:
+            self._gpu.download(output.buffer, output.nbytes(count))
+        self._gpu.synchronize()
+        depth, *rest = (output.view(count).copy() for output in outputs)
+        return Inference(depth, *(rest or [no_range(depth)]))
+
+    def _choose_profile(self, count: int) -> None:
+        profile = next(index for index, (_, most) in enumerate(self._ranges) if count <= most)
+        if profile != self._profile:
+            done = self._context.set_optimization_profile_async(profile, self._gpu.stream)
+            _require(done, "set_optimization_profile")
+            self._profile = profile
 
 
 class _Failure(RuntimeError):
@@ -210,13 +237,18 @@ def _load_or_build(path: Path, key: PlanKey, folder: PlanFolder, input_size: tup
 
 def _build(path: Path, key: PlanKey, folder: PlanFolder, input_size: tuple[int, int]) -> bytes:
     _log.info(
-        "tensorrt engine: building %s for batches of up to %d on %s with TensorRT %s, which takes minutes",
-        *(path.name, key.batch_ranges[-1][1], key.gpu.name, key.tensorrt),
+        "tensorrt engine: building %s%s for batches of up to %d on %s with TensorRT %s, which takes minutes",
+        *(path.name, "" if key.in_range else " without range masks"),
+        *(key.batch_ranges[-1][1], key.gpu.name, key.tensorrt),
     )
+    model = path.read_bytes()
+    if hashlib.sha256(model).hexdigest() != key.model_sha256:
+        raise EngineError(f"{path.name} is another file than the engine was opened with: start the engine anew.")
     started = time.monotonic()
     with folder.locked(key.timings()):
         timings = folder.read(key.timings())
-    built = build_plan(path, input_size, key.batch_ranges, timings)
+    source = model if key.in_range else without_range(model)
+    built = build_plan(source, path.name, input_size, key.batch_ranges, timings)
     with folder.locked(key.timings()):
         folder.write(key.timings(), built.timings)
     _log.info("tensorrt engine: built in %.0f s, %.1f MB", time.monotonic() - started, len(built.plan) / 1e6)

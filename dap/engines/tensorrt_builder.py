@@ -5,7 +5,6 @@ precision that the file gives it, and none is lowered behind anybody's back.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dap.engines.plans import BatchRanges
@@ -33,11 +32,14 @@ class BuiltPlan:
     timings: bytes
 
 
-def build_plan(path: Path, input_size: tuple[int, int], ranges: BatchRanges, timings: bytes | None) -> BuiltPlan:
-    """Build the ONNX file at `path` on the current GPU. It takes from seconds to many minutes.
+def build_plan(
+    model: bytes, name: str, input_size: tuple[int, int], ranges: BatchRanges, timings: bytes | None
+) -> BuiltPlan:
+    """Build an ONNX graph on the current GPU. It takes from seconds to many minutes.
 
     Args:
-        path: as `dap export` writes it.
+        model: as `dap export` writes it.
+        name: of its file, for people.
         input_size: (H, W) of its input.
         ranges: an optimisation profile for each, at its best for the largest batch in it.
         timings: of an earlier build on such a GPU with this driver and TensorRT.
@@ -53,9 +55,9 @@ def build_plan(path: Path, input_size: tuple[int, int], ranges: BatchRanges, tim
     builder = trt.Builder(tensorrt_logger())
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, tensorrt_logger())
-    if not parser.parse(cast_pixels(path.read_bytes())):
+    if not parser.parse(cast_pixels(model)):
         reason = parser.get_error(0).desc() if parser.num_errors else take_complaints()
-        raise ModelFileInvalid(f"TensorRT cannot read {path.name}: {reason}")
+        raise ModelFileInvalid(f"TensorRT cannot read {name}: {reason}")
     config = builder.create_builder_config()
     # What the file says is float32 is computed in float32: products of 10 bits are beyond the limit of an export.
     config.clear_flag(trt.BuilderFlag.TF32)
@@ -64,7 +66,7 @@ def build_plan(path: Path, input_size: tuple[int, int], ranges: BatchRanges, tim
         _add_profile(builder, config, input_size, least, most)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise EngineError(f"TensorRT cannot build {path.name}: {take_complaints()}")
+        raise EngineError(f"TensorRT cannot build {name}: {take_complaints()}")
     return BuiltPlan(bytes(plan), bytes(cache.serialize()))
 
 
@@ -93,6 +95,7 @@ def cast_pixels(model: bytes) -> bytes:
     for node in graph.node:
         node.input[:] = [FLOAT_INPUT if name == INPUT else name for name in node.input]
     graph.node.insert(0, onnx.helper.make_node("Cast", [INPUT], [FLOAT_INPUT], to=onnx.TensorProto.FLOAT))
+    graph.ClearField("value_info")  # it may say of values that were pixels that they are bytes
     content: bytes = proto.SerializeToString()
     return content
 

@@ -53,7 +53,8 @@ class FakeTensorrt(ModuleType):
     """`tensorrt`.
 
     Attributes:
-        builds: what each build was asked for: flags of the network, those of the builder, profiles, timings.
+        builds: what each build was asked for: flags of the network, those of the builder, profiles, timings, and the
+            graph.
         complaint: what a function that fails says in the log.
         failing: the functions that fail.
         contexts: the execution contexts made.
@@ -132,7 +133,7 @@ class FakeBuilder:
         return config
 
     def build_serialized_network(self, network: SimpleNamespace, config: SimpleNamespace) -> bytes | None:
-        self._trt.builds.append(SimpleNamespace(network=network.flags, **vars(config)))
+        self._trt.builds.append(SimpleNamespace(network=network.flags, model=network.model, **vars(config)))
         if self._trt.fails("build_serialized_network", self._logger):
             return None
         return json.dumps(config.profiles).encode() + b"\n" + network.model
@@ -211,7 +212,7 @@ class FakeContext:
     def _execute(self, shape: Sequence[int], addresses: dict[str, int]) -> None:
         memory = self._plan.trt.cuda.memory
         pixels = np.frombuffer(memory[addresses["panorama"]], np.uint8)[: np.prod(shape)].reshape(shape)
-        outputs = ("depth", "in_range")
+        outputs = [name for name in self._plan.tensors if name != "panorama"]
         for name, values in zip(outputs, self._plan.session.run(outputs, {"panorama": pixels}), strict=True):
             ctypes.memmove(addresses[name], values.tobytes(), values.nbytes)
 

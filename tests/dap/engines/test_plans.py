@@ -60,6 +60,7 @@ def test_an_empty_slot_has_nothing_and_the_log_says_so(folder: PlanFolder, caplo
 OTHER_KEYS = {
     "model": dataclasses.replace(KEY, model_sha256="cd" * 32),
     "batches": dataclasses.replace(KEY, batch_ranges=batch_ranges(8)),
+    "outputs": dataclasses.replace(KEY, in_range=False),
     "gpu": dataclasses.replace(KEY, gpu=dataclasses.replace(GPU, name="NVIDIA H200 MIG 1g.18gb")),
     "capability": dataclasses.replace(KEY, gpu=dataclasses.replace(GPU, compute_capability="10.0")),
     "multiprocessors": dataclasses.replace(KEY, gpu=dataclasses.replace(GPU, multiprocessors=114)),

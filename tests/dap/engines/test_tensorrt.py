@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -55,11 +56,55 @@ def test_an_answer_is_not_overwritten_by_the_next(trt: FakeTensorrt, red: Path) 
     assert first.depth.max() == 5.0
 
 
-def test_probabilities_that_nobody_asks_for_stay_on_the_gpu(trt: FakeTensorrt, red: Path) -> None:
+def test_probabilities_that_nobody_asks_for_are_neither_computed_nor_copied(trt: FakeTensorrt, red: Path) -> None:
     inference = opened(red).infer(red_panorama(5.0, 6.0), in_range=False)
+    np.testing.assert_array_equal(inference.depth[:, 3, 5], (5.0, 6.0))
     assert inference.in_range.shape == (2, 0, *SIZE)
+    assert [context.batches for context in trt.contexts] == [[], [2]]
+    whole, depth_alone = (onnx.load_model_from_string(build.model).graph for build in trt.builds)
+    assert [output.name for output in depth_alone.output] == ["depth"]
+    assert {node.op_type for node in whole.node} - {node.op_type for node in depth_alone.node} == {"Less"}
     pixels = 2 * SIZE[0] * SIZE[1]
     assert trt.cuda.copied == [("up", pixels * 3), ("down", pixels * 4)]
+
+
+def test_who_always_asks_for_range_masks_has_one_plan_on_the_gpu(trt: FakeTensorrt, red: Path) -> None:
+    engine = opened(red)
+    engine.infer(red_panorama(5.0))
+    assert (len(trt.builds), trt.loaded) == (1, 1)
+
+
+def test_both_plans_are_warm_and_each_has_a_profile_of_its_own(trt: FakeTensorrt, red: Path) -> None:
+    engine = opened(red)
+    engine.warm_up([1, 3])
+    for in_range in (True, False):
+        for metres in ((5.0,), (6.0, 7.0)):
+            found = engine.infer(red_panorama(*metres), in_range=in_range)
+            np.testing.assert_array_equal(found.depth[:, 3, 5], metres)
+            assert found.in_range.shape == (len(metres), 4 if in_range else 0, *SIZE)
+    assert len(trt.builds) == len(trt.contexts) == 2
+    assert [context.batches for context in trt.contexts] == 2 * [[1, 3, 1, 2]]
+    assert [context.profiles for context in trt.contexts] == 2 * [[0, 1, 0, 1]]
+
+
+def test_both_plans_are_kept_and_the_second_build_knows_the_timings_of_the_first(
+    trt: FakeTensorrt, red: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        opened(red).warm_up([1])
+    assert len(trt.builds) == len(list((tmp_path / "home" / "tensorrt").glob("*.plan"))) == 2
+    assert [build.timings for build in trt.builds] == [b"", b"timings of 1 builds"]
+
+
+def test_the_plan_without_range_masks_is_of_the_file_that_was_opened(
+    trt: FakeTensorrt, red: Path, tmp_path: Path
+) -> None:
+    engine = opened(red)
+    save(red_graph(divisor=4.0), red)
+    with pytest.raises(EngineError, match=r"red\.onnx is another file than the engine was opened with"):
+        engine.infer(red_panorama(5.0), in_range=False)
+    assert len(list((tmp_path / "home" / "tensorrt").glob("*.plan"))) == 1
+    assert engine.infer(red_panorama(5.0)).depth.max() == 5.0
 
 
 def test_it_says_what_it_is(trt: FakeTensorrt, red: Path) -> None:
@@ -171,15 +216,15 @@ def test_a_plan_that_tensorrt_does_not_take_any_more_is_built_anew(trt: FakeTens
 
 def test_nothing_but_a_cast_sees_the_pixels(trt: FakeTensorrt, red: Path) -> None:
     """UINT8 is only supported as network input or output tensor types (onnx-tensorrt, docs/operators.md)."""
-    import onnx
-
     from dap.engines.tensorrt_builder import cast_pixels
 
-    graph = onnx.load_model_from_string(cast_pixels(red.read_bytes())).graph
-    readers = [node for node in graph.node if "panorama" in node.input]
+    model = red_graph()
+    model.graph.value_info.append(helper.make_tensor_value_info("red", TensorProto.UINT8, ["batch", *SIZE]))
+    cast = onnx.load_model_from_string(cast_pixels(save(model, red).read_bytes()))
+    readers = [node for node in cast.graph.node if "panorama" in node.input]
     assert [node.op_type for node in readers] == ["Cast"]
     assert readers[0].attribute[0].i == TensorProto.FLOAT
-    onnx.checker.check_graph(graph)
+    onnx.checker.check_model(cast, full_check=True)
 
 
 def test_an_answer_that_is_no_number_is_no_depth(trt: FakeTensorrt, tmp_path: Path) -> None:
@@ -253,6 +298,14 @@ def test_no_room_for_the_buffers_is_known_at_once_and_leaves_nothing_behind(
         opened(red)
     assert trt.cuda.memory == {}
     assert trt.builds == []
+
+
+def test_no_room_for_the_second_plan_leaves_the_first(trt: FakeTensorrt, red: Path) -> None:
+    engine = opened(red)
+    trt.failing, trt.complaint = {"create_execution_context"}, "Error Code 1: Cuda Runtime (out of memory)"
+    with pytest.raises(OutOfMemory, match="a batch of 1"):
+        engine.infer(red_panorama(5.0), in_range=False)
+    assert engine.infer(red_panorama(5.0)).depth.max() == 5.0
 
 
 def test_no_room_for_a_context_is_known_at_once(trt: FakeTensorrt, red: Path) -> None:

@@ -44,9 +44,11 @@ def test_batches_of_every_size_in_any_order_are_answered_item_by_item(red: Path)
 
 
 def test_depth_is_the_same_without_range_probabilities(red: Path) -> None:
-    inference = opened(red).infer(red_panorama(5.0, 30.0), in_range=False)
-    np.testing.assert_array_equal(inference.depth[:, 3, 5], (5.0, 30.0))
-    assert inference.in_range.shape == (2, 0, *SIZE)
+    engine = opened(red)
+    for in_range in (False, True, False):
+        inference = engine.infer(red_panorama(5.0, 30.0), in_range=in_range)
+        np.testing.assert_array_equal(inference.depth[:, 3, 5], (5.0, 30.0))
+        assert inference.in_range.shape == (2, 4 if in_range else 0, *SIZE)
 
 
 def test_the_second_start_loads_what_the_first_has_built(red: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -64,9 +66,12 @@ def test_the_bundled_model_gives_the_metres_that_onnx_runtime_gives() -> None:
     noise = [rng.integers(0, 256, (rows, 2 * rows, 3), dtype=np.uint8) for rows in (4, 32, 256)]
     pixels = np.stack([resize_pixels(panorama, model.input_size) for panorama in noise])
     expected = OnnxEngine(model.path, model, device="cpu").infer(pixels)
-    found = TensorrtEngine(model.path, model).infer(pixels)
+    engine = TensorrtEngine(model.path, model)
+    found = engine.infer(pixels)
     assert np.abs(found.depth / expected.depth - 1).mean() < 1e-5
     assert np.abs(found.in_range - expected.in_range).max() < 1e-3
+    alone = engine.infer(pixels, in_range=False)
+    assert np.abs(alone.depth / expected.depth - 1).mean() < 1e-5
 
 
 def test_an_engine_that_is_closed_leaves_room_for_the_next(red: Path) -> None:
