@@ -110,11 +110,26 @@ def test_a_step_at_the_border_is_a_seam_error() -> None:
     straight = np.broadcast_to(depth, (1, 16, 32))
     reference = Reference(np.zeros((1, 16, 32, 3), np.uint8), straight.astype(np.float64), np.ones((1, 4, 16, 32)), 100)
     engine = SimpleNamespace(
-        name="flat", infer=lambda batch: Inference(np.full_like(straight, 2), np.ones((1, 4, 16, 32)))
+        name="flat", infer=lambda batch, **_: Inference(np.full_like(straight, 2), np.ones((1, 4, 16, 32)))
     )
     agreement = reference.compare(engine, "bf16")
     assert agreement.network_seam_error == pytest.approx(1, abs=1e-4)
     assert agreement.seam_error == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [True, False])
+def test_depth_that_is_off_with_range_masks_or_without_is_found(wrong: bool) -> None:
+    """Engines have a session, a plan or a branch for each."""
+    depth = np.full((1, 16, 32), 2.0)
+    reference = Reference(np.zeros((1, 16, 32, 3), np.uint8), depth, np.ones((1, 4, 16, 32)), 100)
+
+    def infer(batch: object, in_range: bool = True) -> Inference:
+        metres = np.full((1, 16, 32), 2.2 if in_range == wrong else 2.0, np.float32)
+        return Inference(metres, np.ones((1, 4 if in_range else 0, 16, 32), np.float32))
+
+    agreement = reference.compare(SimpleNamespace(name="of two minds", infer=infer), "bf16")
+    assert (agreement.absrel, agreement.depth_relative) == pytest.approx((0.1, 0.1))
+    assert agreement.depth_absolute == pytest.approx(0.002)
 
 
 def test_panoramas_of_ones_own_are_compared_on_by_themselves_at_the_models_size(
