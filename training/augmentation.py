@@ -4,12 +4,15 @@ All numbers are drawn on the CPU from the generator given, so that the same gene
 device.
 """
 
+import io
 import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Generator, Tensor
 
 from dap.model.dap import IMAGENET_MEAN, IMAGENET_STD
@@ -23,6 +26,8 @@ LUMA = (0.299, 0.587, 0.114)
 _BLUR_RADIUS = 2
 _LONGEST_BLUR = 1.0
 _STRONGEST_NOISE = 0.04
+_THICKEST_VEIL = 0.35
+_JPEG_QUALITIES = range(15, 61)
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,11 @@ def _changed(rgb: Tensor, config: AugmentationConfig, generator: Generator) -> T
         pixels = soften(pixels, config.soften, generator)
         pixels = blur(pixels, config.blur * config.strength, generator)
         pixels = jitter_colours(pixels, config, generator)
+        if config.veil:
+            pixels = veil(pixels, config.veil * config.strength, generator)
         pixels = add_noise(pixels, config.noise * config.strength, generator)
+        if config.compression:
+            pixels = compress(pixels, config.compression * config.strength, generator)
     return pixels
 
 
@@ -172,6 +181,31 @@ def add_noise(pixels: Tensor, probability: float, generator: Generator) -> Tenso
     part = pixels[chosen]
     noise = torch.randn(part.shape, generator=generator) * strengths
     return _replaced(pixels, chosen, (part + noise.to(pixels.device)).clamp(0, 1))
+
+
+def veil(pixels: Tensor, probability: float, generator: Generator) -> Tensor:
+    """White light of up to 35% over some of the samples, as of haze and of stray light in a lens."""
+    chosen = _chosen(len(pixels), probability, generator)
+    strengths = torch.rand(len(pixels), 1, 1, 1, generator=generator)[chosen].to(pixels.device) * _THICKEST_VEIL
+    return _replaced(pixels, chosen, torch.lerp(pixels[chosen], torch.ones_like(strengths), strengths))
+
+
+def compress(pixels: Tensor, probability: float, generator: Generator) -> Tensor:
+    """Some of the samples as JPEGs of qualities from 15 to 60 have them; coded on the CPU."""
+    chosen = _chosen(len(pixels), probability, generator)
+    qualities = torch.randint(_JPEG_QUALITIES.start, _JPEG_QUALITIES.stop, (len(pixels),), generator=generator)[chosen]
+    if not len(chosen):
+        return pixels
+    pictures = (pixels[chosen].clamp(0, 1) * 255).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
+    coded = [_as_jpeg(picture, int(quality)) for picture, quality in zip(pictures, qualities, strict=True)]
+    part = torch.from_numpy(np.stack(coded)).to(pixels.device).permute(0, 3, 1, 2).float() / 255
+    return _replaced(pixels, chosen, part)
+
+
+def _as_jpeg(picture: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[np.uint8]:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))
 
 
 def _chosen(samples: int, probability: float, generator: Generator) -> Tensor:

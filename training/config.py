@@ -262,6 +262,8 @@ class AugmentationConfig:
         blur, noise: probability; blur has up to 1 pixel of standard deviation, noise up to 0.04 of full scale.
         soften: probability that the picture is halved and doubled again, as a small photograph is when the network is
             fed at a larger size.
+        veil, compression: probability of white light of up to 35% over the picture, and of its being a JPEG of quality
+            15 to 60, as poor cameras and collections have them.
     """
 
     flip: float = 0.5
@@ -275,6 +277,8 @@ class AugmentationConfig:
     blur: float = 0.4
     noise: float = 0.6
     soften: float = 0.4
+    veil: float = 0.0
+    compression: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -289,12 +293,16 @@ class PerturbationConfig:
         augmentation: light, colour and sharpness, on top of the stage's own; neither rolled nor flipped.
         mixed: probability that a band of longitudes, with its labels, comes from another panorama.
         narrowest, widest: of such a band, as shares of the width.
+        labelled: whether panoramas with true depth are changed so, too, in the stages that see both.
     """
 
-    augmentation: AugmentationConfig = field(default_factory=lambda: AugmentationConfig(strength=2.0))
+    augmentation: AugmentationConfig = field(
+        default_factory=lambda: AugmentationConfig(strength=2.0, veil=0.25, compression=0.25)
+    )
     mixed: float = 0.5
     narrowest: float = 0.2
     widest: float = 0.5
+    labelled: bool = False
 
     def __post_init__(self) -> None:
         if not (0 <= self.mixed <= 1 and 0 < self.narrowest <= self.widest < 1):

@@ -115,8 +115,8 @@ class PipelineConfig:
         pseudo_share_3: share of pseudo-labels in what stage 3 sees. Not published.
         stage_3_sees_held_out: whether stage 3 learns from what was held out, too: the more labels the better. Without
             it, stages 1 and 3 have the same labels, and what sets them apart are the pseudo-labels.
-        perturbation: of pseudo-labelled panoramas in stages 2 and 3; None for none but the stages' own augmentation, as
-            in the paper.
+        perturbation: of pseudo-labelled panoramas, and of labelled ones if it says so, in stages 2 and 3; None for none
+            but the stages' own augmentation, as in the paper.
         fresh_scenes: weight of scenes rendered as they are needed, never twice, beside the labelled data; 0 for none.
         labelling: see there.
         window: shards that are mixed with one another while they are read.
@@ -288,8 +288,9 @@ def _small() -> PipelineConfig:
 
     As in the paper, what has labels looks as synthetic data do, and stage 1 changes its colours as little; a third of
     the pseudo-labels is selected, as many indoor as outdoor ones; stage 3 has all labels, a quarter more than stage 1,
-    and is the longest. The later stages go on from the earlier, and perturb what is pseudo-labelled. What the same
-    labels and steps come to without pseudo-labels, `labels-alone` of `training.experiments` says.
+    and is the longest. The later stages go on from the earlier, and perturb all that they see: a true depth under a
+    poor picture is worth more than a labeler's. What the same labels and steps come to without pseudo-labels, perturbed
+    or not, `labels-alone` of `training.experiments` says.
     """
     first = TrainingConfig(
         network=NetworkConfig("efficientnet-lite0"),
@@ -317,7 +318,7 @@ def _small() -> PipelineConfig:
         pseudo_share_3=0.5,
         discriminator=DiscriminatorConfig(height=64, channels=(32, 64, 128, 128), steps=500),
         held_out=0.2,
-        perturbation=PerturbationConfig(),
+        perturbation=PerturbationConfig(labelled=True),
         selected=Selected(indoor=930, outdoor=930),
     )
 

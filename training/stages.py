@@ -341,8 +341,9 @@ def stage_2(run: Run) -> Made:
         labels = run.labels("labels-1", data, "stage-1-labeler")
         chosen = Selection.read(selection_file(run, data)).ids(labels)
         if any(chosen.values()):
-            pseudo[data.name] = data.weight, _pseudo_part(run, data, config.seed, labels, chosen)
-    labelled = _with_fresh(run, config, _seen(run, config))
+            part = ShardPart(run.reader(data), config.seed, labels, chosen, window=run.config.window)
+            pseudo[data.name] = data.weight, part
+    labelled, pseudo = _perturbed(run, config.seed, _with_fresh(run, config, _seen(run, config)), pseudo)
     return train_stage(run, "stage-2-labeler", config, shared(labelled, pseudo, run.config.pseudo_share_2))
 
 
@@ -352,18 +353,23 @@ def stage_3(run: Run) -> Made:
     pseudo: Weighted = {}
     for data in run.config.unlabelled:
         labels = run.labels("labels-2", data, "stage-2-labeler")
-        pseudo[data.name] = data.weight, _pseudo_part(run, data, config.seed, labels)
+        pseudo[data.name] = data.weight, ShardPart(run.reader(data), config.seed, labels, window=run.config.window)
     parts = labelled_parts(run, config.seed, lambda _, count: range(count))
-    labelled = _with_fresh(run, config, parts if run.config.stage_3_sees_held_out else _seen(run, config))
+    seen = parts if run.config.stage_3_sees_held_out else _seen(run, config)
+    labelled, pseudo = _perturbed(run, config.seed, _with_fresh(run, config, seen), pseudo)
     return train_stage(run, "stage-3-dap", config, shared(labelled, pseudo, run.config.pseudo_share_3))
 
 
-def _pseudo_part(
-    run: Run, data: ShardData, seed: int, labels: ShardReader, chosen: Mapping[str, frozenset[str]] | None = None
-) -> Part:
-    part = ShardPart(run.reader(data), seed, labels, chosen, window=run.config.window)
+def _perturbed(run: Run, seed: int, labelled: Weighted, pseudo: Weighted) -> tuple[Weighted, Weighted]:
+    """Both, in worse pictures where the configuration says so."""
     perturbation = run.config.perturbation
-    return part if perturbation is None else PerturbedPart(part, perturbation, seed)
+    if perturbation is None:
+        return labelled, pseudo
+
+    def worse(parts: Weighted) -> Weighted:
+        return {name: (weight, PerturbedPart(part, perturbation, seed)) for name, (weight, part) in parts.items()}
+
+    return worse(labelled) if perturbation.labelled else labelled, worse(pseudo)
 
 
 def _seen(run: Run, config: TrainingConfig) -> Weighted:

@@ -12,11 +12,13 @@ from training.augmentation import (
     augment,
     augment_each,
     blur,
+    compress,
     jitter_colours,
     normalise,
     relit,
     soften,
     step_generator,
+    veil,
 )
 from training.batches import Batch
 from training.config import AugmentationConfig
@@ -132,10 +134,27 @@ def test_softening_is_the_mean_of_four_pixels_doubled_bilinearly() -> None:
     assert soft.sum().item() == pytest.approx(3)
 
 
-@pytest.mark.parametrize("change", [blur, soften, add_noise])
+@pytest.mark.parametrize("change", [blur, soften, veil, add_noise, compress])
 def test_a_probability_of_zero_changes_nothing(change: object) -> None:
     assert callable(change)
     assert torch.equal(change(pixels(), 0.0, step_generator(0, 0)), pixels())
+
+
+def test_a_veil_is_white_light_over_all_of_a_picture_up_to_a_third_of_it() -> None:
+    behind = pixels() * 0.9
+    share = ((veil(behind, 1.0, step_generator(0, 0)) - behind) / (1 - behind)).flatten(1)
+    assert torch.allclose(share, share[:, :1].expand_as(share), atol=1e-4), "the same everywhere"
+    assert 0 <= share.min() < share.max() <= 0.35
+
+
+def test_compression_keeps_the_mean_of_blocks_and_loses_what_is_fine() -> None:
+    fine = pixels()
+    coded = compress(fine, 1.0, step_generator(0, 0))
+    assert not torch.equal(coded, fine)
+    blocks, before = coded.mean(1).unflatten(2, (2, 8)).mean((1, 3)), fine.mean(1).unflatten(2, (2, 8)).mean((1, 3))
+    assert (blocks - before).abs().max() < 0.05
+    assert (coded.diff(dim=-1).abs().mean() / fine.diff(dim=-1).abs().mean()) < 0.9
+    assert torch.equal(coded, (coded * 255).round() / 255), "eight bits, as a file has them"
 
 
 def test_hue_and_saturation_leave_grey_alone() -> None:

@@ -88,12 +88,18 @@ def test_stage_3_has_no_more_labels_than_stage_1_if_it_is_told_so(copied: Callab
     assert samples == [4, 4]
 
 
-def test_pseudo_labelled_panoramas_are_perturbed_if_it_is_told_so(copied: Callable[[PipelineConfig], Run]) -> None:
-    run = copied(replace(SMOKE, perturbation=PerturbationConfig()))
+@pytest.mark.parametrize(
+    ("labelled", "perturbed"),
+    [(False, {"smoke-real-like"}), (True, {"smoke-real-like", "smoke-labelled", "fresh scenes"})],
+)
+def test_pseudo_labelled_panoramas_are_perturbed_if_it_is_told_so_and_labelled_ones_by_request(
+    copied: Callable[[PipelineConfig], Run], labelled: bool, perturbed: set[str]
+) -> None:
+    run = copied(replace(SMOKE, perturbation=PerturbationConfig(labelled=labelled)))
     run_pipeline(run)
     for stage in ("stage-2-labeler", "stage-3-dap"):
-        seen = seen_by(run, stage)
-        assert [name for name, part in seen.items() if "perturbation" in part] == ["smoke-real-like"]
+        assert {name for name, part in seen_by(run, stage).items() if "perturbation" in part} == perturbed
+    assert not any("perturbation" in part for part in seen_by(run, "stage-1-labeler").values())
 
 
 def test_the_best_scores_of_each_place_are_selected(copied: Callable[[PipelineConfig], Run]) -> None:
