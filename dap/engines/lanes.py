@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from dap.engines.assignment import CPU
 from dap.engines.base import Inference
-from dap.engines.sessions import CPU, new_session, output_names
+from dap.engines.sessions import new_session, output_names
 from dap.graph import SWITCH
 
 # Beyond so many cores, or so large a file, all cores run one batch together.

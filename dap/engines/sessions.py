@@ -13,6 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from dap.engines import Provider
 from dap.engines.arena import ARENA
+from dap.engines.assignment import CPU, CPU_INSTEAD, RECORDED, require_work_on_gpu
 from dap.engines.base import parse_device
 from dap.engines.cuda import CudaDevice
 from dap.engines.memory import give_back
@@ -23,9 +24,7 @@ from dap.graph import outline, with_switch, without_range
 
 _log = logging.getLogger(__name__)
 
-CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
-_CPU_INSTEAD = "Ask for the device cpu, or cuda,cpu to let the CPU stand in."
 _PROVIDER_REASONS: dict[Provider, str] = {
     "auto": "CUDA, since TensorRT takes minutes to build plans: it is asked for as provider tensorrt",
     "cuda": "CUDA, as asked for",
@@ -94,8 +93,8 @@ def open_session(
     Args:
         path: the ONNX file.
         device: `cpu`, `cuda` or `cuda:N`; `auto` for the GPU where ONNX Runtime is built for one, else the CPU. With
-            `,cpu` after it, as in `cuda,cpu`, the CPU stands in for a GPU that does not start, and a warning says so.
-            Without it that is an error: nobody serves on the CPU without knowing.
+            `,cpu` after it, as in `cuda,cpu`, the CPU stands in for a GPU that does not start, or does not run all of
+            the work, and a warning says so. Without it that is an error: nobody serves on the CPU without knowing.
         threads: that work on one panorama on the CPU.
         gpu_arena_gb: gigabytes of a GPU's memory that the session's arena grows to at most, weights among them; by
             default as far as there is any. A run that needs more fails as one for which there is no room.
@@ -104,8 +103,8 @@ def open_session(
         max_batch_size: panoramas that plans of TensorRT are built for at most.
 
     Raises:
-        EngineUnavailable: the device or the provider asked for cannot be had, has not the precision of the file, or its
-            arena has no room for the weights.
+        EngineUnavailable: the device or the provider asked for cannot be had, has not the precision of the file, would
+            leave convolutions or products to the CPU, or its arena has no room for the weights.
         ModelFileInvalid: ONNX Runtime cannot load the file.
     """
     wanted = device.removesuffix(",cpu")
@@ -148,7 +147,7 @@ def _gpu(number: int) -> CudaDevice:
     try:
         return CudaDevice(number)
     except EngineUnavailable as error:
-        raise EngineUnavailable(f"{error} {_CPU_INSTEAD}") from error
+        raise EngineUnavailable(f"{error} {CPU_INSTEAD}") from error
 
 
 def _with_cuda(path: Path, gpu: CudaDevice, threads: int, arena_gb: float | None) -> Opened:
@@ -156,14 +155,20 @@ def _with_cuda(path: Path, gpu: CudaDevice, threads: int, arena_gb: float | None
     _load_cuda()
     options = _cuda_options(path, gpu.number, arena_gb)
     providers: Providers = [(_CUDA, options | {"enable_cuda_graph": "1"}), CPU]
+
+    def another(in_range: bool) -> ort.InferenceSession:
+        session = new_session(path, threads, providers, in_range=in_range)
+        _require_cuda(session, gpu)
+        require_work_on_gpu(session, path)
+        return session
+
     try:
-        session = new_session(path, threads, providers)
+        session = another(True)
     except ModelFileInvalid as error:
         providers = [(_CUDA, options), CPU]
-        session = new_session(path, threads, providers)
+        session = another(True)
         _log.info("onnx engine: no CUDA graphs for %s: %s", path.name, error)
-    _require_cuda(session, gpu)
-    return Opened(session, OnGpu(gpu, lambda in_range: new_session(path, threads, providers, in_range=in_range)))
+    return Opened(session, OnGpu(gpu, another))
 
 
 def _with_tensorrt(path: Path, gpu: CudaDevice, threads: int, max_batch_size: int) -> Opened:
@@ -179,6 +184,7 @@ def _with_tensorrt(path: Path, gpu: CudaDevice, threads: int, max_batch_size: in
             session = new_session(path, threads, providers, in_range=in_range)
             require_tensorrt(session, path)
             _require_cuda(session, gpu)
+            require_work_on_gpu(session, path)
             return session
 
     return Opened(another(True), OnGpu(gpu, another, max_batch_size))
@@ -189,7 +195,7 @@ def _require_cuda(session: ort.InferenceSession, gpu: CudaDevice) -> None:
     if _CUDA not in session.get_providers():
         raise EngineUnavailable(
             f"ONNX Runtime is built for CUDA and cannot start cuda:{gpu.number}: driver, CUDA and cuDNN are not all "
-            f"here, or do not fit together. {_CPU_INSTEAD}"
+            f"here, or do not fit together. {CPU_INSTEAD}"
         )
 
 
@@ -256,7 +262,7 @@ def new_session(path: Path, threads: int, providers: Providers, *, in_range: boo
     else:
         source = cast_pixels(path.read_bytes()) if providers[0][0] == TENSORRT else outline(path)
         source = source if in_range else without_range(source)
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        options.add_session_config_entry(RECORDED, "1")
     try:
         session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except native.NotImplemented as error:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from dap.checksums import sha256_of
+from dap.engines.assignment import Assignment
 from dap.engines.cuda import CudaDevice
 from dap.engines.plans import PlanFolder, PlanKey
 from dap.engines.tensorrt_builder import FLOAT_INPUT, INPUT
@@ -93,23 +93,18 @@ class ProviderPlans:
 def require_tensorrt(session: ort.InferenceSession, path: Path) -> None:
     """Refuse a session that ONNX Runtime has opened without the provider, or with all nodes left to others.
 
-    Which nodes those are newer versions tell, and so does the log.
-
     Raises:
         EngineUnavailable: it has.
     """
     if TENSORRT not in session.get_providers():
         raise not_found()
-    if not hasattr(session, "get_provider_graph_assignment_info"):
+    found = Assignment.of(session)
+    if found is None:
         return
-    nodes, plans = Counter[str](), 0
-    for part in session.get_provider_graph_assignment_info():
-        nodes[part.ep_name] += len(part.get_nodes())
-        plans += part.ep_name == TENSORRT
+    plans = [name for name, _ in found.parts].count(TENSORRT)
     if not plans:
         raise EngineUnavailable(f"TensorRT takes no node of {path.name}: expected the provider cuda for it.")
-    shares = ", ".join(f"{count} by {name}" for name, count in nodes.items())
-    _log.info("onnx engine: %s in %d plans of TensorRT; nodes: %s", path.name, plans, shares)
+    _log.info("onnx engine: %s in %d plans of TensorRT", path.name, plans)
 
 
 def not_found() -> EngineUnavailable:

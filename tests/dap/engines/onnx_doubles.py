@@ -34,7 +34,7 @@ class TensorrtProvider:
     Attributes:
         fits: the installed TensorRT is of the version that the provider is linked with.
         starts: whether it does.
-        takes: TensorRT takes nodes.
+        takes: TensorRT takes nodes, all but those that are left to the CPU.
         builds: the bytes of the graphs that plans were built of.
     """
 
@@ -55,9 +55,6 @@ class TensorrtProvider:
             raise RuntimeError("RegisterTensorRTPluginsAsCustomOps Please install TensorRT libraries as mentioned in")
         names = ["TensorrtExecutionProvider", *PROVIDERS] if self.starts else PROVIDERS
         monkeypatch.setattr(opened, "get_providers", lambda: names)
-        taker = "TensorrtExecutionProvider" if self.takes else "CUDAExecutionProvider"
-        parts = [SimpleNamespace(ep_name=taker, get_nodes=lambda: ["Div", "Less"])]
-        monkeypatch.setattr(opened, "get_provider_graph_assignment_info", lambda: parts)
         plan = Path(str(options["trt_engine_cache_path"])) / f"{hashlib.sha256(source).hexdigest()}.engine"
         if not plan.exists():
             self.builds.append(source)
@@ -74,6 +71,7 @@ class CudaBuild:
         sources: the graph that each session was opened of.
         graphs: the number of the graph of each run.
         threads: that a run was in.
+        left: operators that no GPU here has a kernel for.
     """
 
     def __init__(
@@ -89,6 +87,7 @@ class CudaBuild:
         self.sources: list[bytes] = []
         self.graphs: list[str] = []
         self.threads: set[int] = set()
+        self.left: set[str] = set()
         real = onnxruntime.InferenceSession
 
         def session(source: bytes, options: object, providers: list[Any], **rest: object) -> object:
@@ -101,6 +100,10 @@ class CudaBuild:
             opened = real(source, options, providers=["CPUExecutionProvider"], **rest)
             if starts:
                 monkeypatch.setattr(opened, "get_providers", lambda: PROVIDERS)
+            if isinstance(providers[0], tuple):
+                taker = providers[0][0] if tensorrt is None or tensorrt.takes else PROVIDERS[0]
+                parts = self._parts(opened, taker)
+                monkeypatch.setattr(opened, "get_provider_graph_assignment_info", lambda: parts)
             if tensorrt and providers[0][0] == "TensorrtExecutionProvider":
                 tensorrt.open(opened, source, providers[0][1], monkeypatch)
             run = opened.run_with_iobinding
@@ -117,3 +120,10 @@ class CudaBuild:
         monkeypatch.setattr(onnxruntime, "InferenceSession", session)
         if tensorrt is None:
             monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: PROVIDERS)
+
+    def _parts(self, opened: Any, taker: str) -> list[SimpleNamespace]:
+        """One of all nodes that the GPU runs, one of those that are left to the CPU."""
+        nodes = [node for part in opened.get_provider_graph_assignment_info() for node in part.get_nodes()]
+        taken, left = ([node for node in nodes if (node.op_type in self.left) == is_left] for is_left in (False, True))
+        parts = ((taker, taken), (PROVIDERS[1], left))
+        return [SimpleNamespace(ep_name=name, get_nodes=lambda its=its: its) for name, its in parts if its]

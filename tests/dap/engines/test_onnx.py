@@ -261,6 +261,40 @@ def test_the_cpu_stands_in_for_a_gpu_that_does_not_start_only_where_that_is_allo
     assert f"cpu with 1 threads, which {device},cpu allows: ONNX Runtime is built for CUDA" in caplog.text
 
 
+def multiplied(path: Path) -> Path:
+    """`red_graph` with a product of matrices on its way."""
+    model = red_graph()
+    (division,) = (node for node in model.graph.node if node.op_type == "Div")
+    division.output[0] = "before"
+    model.graph.node.insert(3, helper.make_node("MatMul", ["before", "identity"], ["metres"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.eye(SIZE[1], dtype=np.float32), "identity"))
+    return save(model, path)
+
+
+def test_a_file_whose_products_the_gpu_would_leave_to_the_cpu_is_refused_unless_the_cpu_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = multiplied(tmp_path / "red.onnx")
+    build = CudaBuild(monkeypatch, starts=True)
+    assert opened(path).infer(red_panorama(5.0)).depth.max() == 5.0
+    build.left = {"MatMul"}
+    for device in ("auto", "cuda"):
+        with pytest.raises(EngineUnavailable, match=r"would leave 1 MatMul of red\.onnx to the CPU"):
+            opened(path, device=device)
+    assert opened(path, device="cuda,cpu", threads=1).device == "cpu"
+    assert "cpu with 1 threads, which cuda,cpu allows: ONNX Runtime" in caplog.text
+
+
+def test_both_sessions_on_a_gpu_are_asked_what_they_leave_to_the_cpu_and_the_log_counts_it(
+    red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    CudaBuild(monkeypatch, starts=True).left = {"Gather", "Less"}
+    with caplog.at_level(logging.INFO):
+        opened(red).warm_up([1])
+    assert "red.onnx, nodes: 5 by CUDAExecutionProvider, 2 by CPUExecutionProvider (1 Gather, 1 Less)" in caplog.text
+    assert "red.onnx, nodes: 4 by CUDAExecutionProvider, 1 by CPUExecutionProvider (1 Gather)" in caplog.text
+
+
 def test_a_graph_that_cuda_cannot_record_runs_without(
     red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,6 +21,7 @@ from dap.engines.onnx import OnnxEngine
 from dap.errors import EngineUnavailable, ModelFileInvalid
 from dap.models import find_model
 from tests.dap.engines.onnx_doubles import PROVIDERS, CudaBuild, TensorrtProvider
+from tests.dap.engines.test_onnx import multiplied
 from tests.dap.graphs import METADATA, SIZE, red_graph, red_panorama, save
 
 
@@ -110,7 +111,8 @@ def test_the_graph_is_in_plain_operators_and_a_cast_alone_sees_the_pixels(build:
 def test_the_log_says_what_tensorrt_runs(red: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         opened(red)
-    assert "red.onnx in 1 plans of TensorRT; nodes: 2 by TensorrtExecutionProvider" in caplog.text
+    assert "red.onnx in 1 plans of TensorRT" in caplog.text
+    assert "red.onnx, nodes: 7 by TensorrtExecutionProvider" in caplog.text
     assert "cuda:0, the first GPU found; by TensorRT, as asked for" in caplog.text
 
 
@@ -196,6 +198,17 @@ def test_what_is_built_for_a_session_that_is_refused_is_not_loaded(red: Path, te
     tensorrt.takes = True
     opened(red)
     assert len(tensorrt.builds) == 2
+
+
+def test_products_that_neither_tensorrt_nor_cuda_takes_are_refused_unless_the_cpu_is_allowed(
+    build: CudaBuild, tmp_path: Path
+) -> None:
+    path = multiplied(tmp_path / "multiplied.onnx")
+    assert opened(path).infer(red_panorama(5.0)).depth.max() == 5.0
+    build.left = {"MatMul"}
+    with pytest.raises(EngineUnavailable, match=r"would leave 1 MatMul of multiplied\.onnx to the CPU"):
+        opened(path)
+    assert opened(path, device="cuda,cpu", threads=1).device == "cpu"
 
 
 @pytest.mark.parametrize("what", ["library", "build", "fits", "starts"])
