@@ -11,6 +11,7 @@ import torch
 from dap.checksums import sha256_of
 from dap.engines import Precision, Provider, create_engine
 from dap.engines.cores import available_cores
+from dap.engines.tensorrt_library import tensorrt_version
 from dap.errors import InvalidParameter
 from dap.graph import GRAPH_PRECISIONS, GraphMetadata, GraphPrecision, read_graph_metadata
 from dap.model.checkpoints import load_network
@@ -176,6 +177,8 @@ def verify(
     """Compare exported models with the network, and end with an error if one of them disagrees with it."""
     if provider != "auto" and "onnx" not in engines:
         raise InvalidParameter(f"The provider {provider} is of the onnx engine alone: expected --engine onnx with it.")
+    if "tensorrt" in engines:
+        tensorrt_version()  # that it is not here is said at once, and not when the network has run
     torch.set_num_threads(threads or available_cores())
     source, path = _checkpoint(against)
     network = load_network(path)

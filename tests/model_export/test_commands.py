@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from dap.checksums import sha256_of
-from dap.errors import DapError, InvalidParameter, VerificationFailed
+from dap.errors import DapError, EngineUnavailable, InvalidParameter, VerificationFailed
 from dap.graph import GraphMetadata, GraphPrecision, read_graph_metadata
 from dap.model.checkpoints import load_network, save_network
 from dap.models import find_model
@@ -156,6 +157,16 @@ def test_a_provider_that_no_engine_here_takes_is_a_mistake(checkpoint: Path, exp
     result = run(verify, exported, "--against", checkpoint, "--engine", "tensorrt", "--provider", "tensorrt")
     assert isinstance(result.exception, InvalidParameter)
     assert "The provider tensorrt is of the onnx engine alone" in str(result.exception)
+
+
+def test_that_tensorrt_is_not_here_is_said_before_the_network_runs(
+    checkpoint: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setattr(commands, "load_network", lambda path: pytest.fail("nothing is to be loaded"))
+    result = run(verify, exported, "--against", checkpoint, "--engine", "onnx", "--engine", "tensorrt")
+    assert isinstance(result.exception, EngineUnavailable)
+    assert "TensorRT is needed" in str(result.exception)
 
 
 def test_verify_of_nothing_is_a_mistake(checkpoint: Path) -> None:
