@@ -293,7 +293,7 @@ class PerturbationConfig:
         augmentation: light, colour and sharpness, on top of the stage's own; neither rolled nor flipped.
         mixed: probability that a band of longitudes, with its labels, comes from another panorama.
         narrowest, widest: of such a band, as shares of the width.
-        labelled: whether panoramas with true depth are changed so, too, in the stages that see both.
+        labelled: share of the panoramas with true depth that are changed so, too, in the stages that see both.
     """
 
     augmentation: AugmentationConfig = field(
@@ -302,11 +302,11 @@ class PerturbationConfig:
     mixed: float = 0.5
     narrowest: float = 0.2
     widest: float = 0.5
-    labelled: bool = False
+    labelled: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.mixed <= 1 and 0 < self.narrowest <= self.widest < 1):
-            raise TrainingError(f"mixed is a probability, narrowest and widest are shares of the width; not {self}")
+        if not (0 <= self.mixed <= 1 and 0 <= self.labelled <= 1 and 0 < self.narrowest <= self.widest < 1):
+            raise TrainingError(f"mixed, labelled, narrowest and widest are shares between 0 and 1; not {self}")
 
 
 @dataclass(frozen=True)

@@ -241,17 +241,18 @@ class ShardPart:
 
 
 class PerturbedPart:
-    """The panoramas of another part, mixed with one another and in worse pictures."""
+    """The panoramas of another part, all or a share of them mixed with one another and in worse pictures."""
 
-    def __init__(self, part: Part, config: PerturbationConfig, seed: int) -> None:
+    def __init__(self, part: Part, config: PerturbationConfig, seed: int, share: float = 1.0) -> None:
         """Nothing is read yet.
 
         Args:
             part: whose panoramas; closed with this one.
             config: how they change.
             seed: of the changes, which follow from it and the place in the part's order alone.
+            share: of the panoramas that change; the others stay as they are.
         """
-        self._part, self._config, self._seed = part, config, seed
+        self._part, self._config, self._seed, self._share = part, config, seed, share
 
     @property
     def range_known(self) -> bool:
@@ -260,11 +261,18 @@ class PerturbedPart:
     def read(self, height: int, positions: range, mine: range) -> Panoramas:
         # Each is mixed with the one after it, so one more is read.
         read = self._part.read(height, _one_more(positions), _one_more(mine))
-        each = [perturbed(read, number, self._config, self._seed, position) for number, position in enumerate(mine)]
+        each = [self._sample(read, number, position) for number, position in enumerate(mine)]
         return Panoramas(np.stack([rgb for rgb, _ in each]), np.stack([depth for _, depth in each]))
 
+    def _sample(
+        self, read: Panoramas, number: int, position: int
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        if np.random.default_rng([self._seed, position, 1]).random() >= self._share:
+            return read.rgb[number], read.depth[number]
+        return perturbed(read, number, self._config, self._seed, position)
+
     def manifest(self) -> Mapping[str, object]:
-        return {**self._part.manifest(), "perturbation": asdict(self._config)}
+        return {**self._part.manifest(), "perturbation": {**asdict(self._config), "share": self._share}}
 
     def close(self) -> None:
         self._part.close()

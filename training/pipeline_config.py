@@ -288,9 +288,9 @@ def _small() -> PipelineConfig:
 
     As in the paper, what has labels looks as synthetic data do, and stage 1 changes its colours as little; a third of
     the pseudo-labels is selected, as many indoor as outdoor ones; stage 3 has all labels, a quarter more than stage 1,
-    and is the longest. The later stages go on from the earlier, and perturb all that they see: a true depth under a
-    poor picture is worth more than a labeler's. What the same labels and steps come to without pseudo-labels, perturbed
-    or not, `labels-alone` of `training.experiments` says.
+    and is the longest. The later stages go on from the earlier, and perturb what is pseudo-labelled and half of the
+    rest: a true depth under a poor picture is worth more than a labeler's. What the same labels and steps come to
+    without pseudo-labels, perturbed or not, `labels-alone` of `training.experiments` says.
     """
     first = TrainingConfig(
         network=NetworkConfig("efficientnet-lite0"),
@@ -311,14 +311,15 @@ def _small() -> PipelineConfig:
     return replace(
         _rendered_small("clean", "in-the-wild"),
         stage_1=first,
-        stage_2=further(600, 200),
+        stage_2=further(1500, 500),
+        pseudo_share_2=0.3,
         stage_3=further(1500, 500),
         stage_3_from="stage-2",
         stage_3_sees_held_out=True,
         pseudo_share_3=0.5,
         discriminator=DiscriminatorConfig(height=64, channels=(32, 64, 128, 128), steps=500),
         held_out=0.2,
-        perturbation=PerturbationConfig(labelled=True),
+        perturbation=PerturbationConfig(labelled=0.5),
         selected=Selected(indoor=930, outdoor=930),
     )
 

@@ -366,10 +366,12 @@ def _perturbed(run: Run, seed: int, labelled: Weighted, pseudo: Weighted) -> tup
     if perturbation is None:
         return labelled, pseudo
 
-    def worse(parts: Weighted) -> Weighted:
-        return {name: (weight, PerturbedPart(part, perturbation, seed)) for name, (weight, part) in parts.items()}
+    def worse(parts: Weighted, share: float) -> Weighted:
+        return {
+            name: (weight, PerturbedPart(part, perturbation, seed, share)) for name, (weight, part) in parts.items()
+        }
 
-    return worse(labelled) if perturbation.labelled else labelled, worse(pseudo)
+    return worse(labelled, perturbation.labelled) if perturbation.labelled else labelled, worse(pseudo, 1.0)
 
 
 def _seen(run: Run, config: TrainingConfig) -> Weighted:

@@ -38,9 +38,11 @@ def test_a_phase_has_a_height_the_network_takes_and_something_to_do(phase: Phase
         TrainingConfig(phases=(phase,))
 
 
-@pytest.mark.parametrize("wrong", [{"mixed": 1.5}, {"narrowest": 0.0}, {"narrowest": 0.6}, {"widest": 1.0}])
-def test_a_band_that_is_none_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(TrainingError, match="shares of the width"):
+@pytest.mark.parametrize(
+    "wrong", [{"mixed": 1.5}, {"labelled": -0.1}, {"narrowest": 0.0}, {"narrowest": 0.6}, {"widest": 1.0}]
+)
+def test_a_perturbation_that_is_none_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(TrainingError, match="are shares between 0 and 1"):
         PerturbationConfig(**wrong)  # type: ignore[arg-type]
 
 

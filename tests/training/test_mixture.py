@@ -220,6 +220,21 @@ def test_a_perturbed_picture_is_another_each_time_and_its_labels_stay(
     worse.close()
 
 
+def test_a_share_of_the_panoramas_is_perturbed_and_the_others_stay(pictures: ShardReader, labels: ShardReader) -> None:
+    plain, some = (
+        ShardPart(pictures, 0, labels),
+        PerturbedPart(ShardPart(pictures, 0, labels), PerturbationConfig(mixed=0.0), 0, share=0.3),
+    )
+    count = 60
+    before, after = plain.read(HEIGHT, range(count), range(count)), some.read(HEIGHT, range(count), range(count))
+    changed = (after.rgb != before.rgb).any((1, 2, 3))
+    assert changed.mean() == pytest.approx(0.3, abs=3 * (0.3 * 0.7 / count) ** 0.5)
+    again = some.read(HEIGHT, range(40, count), range(45, 50))
+    np.testing.assert_array_equal(again.rgb, after.rgb[45:50])
+    plain.close()
+    some.close()
+
+
 def mixture(
     labelled: ShardReader,
     pictures: ShardReader,

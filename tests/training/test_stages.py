@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +27,7 @@ from training.selection import Selection
 from training.stages import STAGES, Place, Run, last_event, run_pipeline, selection_file
 from training.trainer import train
 
+ROOT = Path(__file__).parents[2]
 SMOKE = PIPELINES["smoke"]
 AFTER_SELECTION = ("stage-2-labeler", "labels-2", "stage-3-dap")
 
@@ -90,10 +95,10 @@ def test_stage_3_has_no_more_labels_than_stage_1_if_it_is_told_so(copied: Callab
 
 @pytest.mark.parametrize(
     ("labelled", "perturbed"),
-    [(False, {"smoke-real-like"}), (True, {"smoke-real-like", "smoke-labelled", "fresh scenes"})],
+    [(0.0, {"smoke-real-like"}), (0.5, {"smoke-real-like", "smoke-labelled", "fresh scenes"})],
 )
 def test_pseudo_labelled_panoramas_are_perturbed_if_it_is_told_so_and_labelled_ones_by_request(
-    copied: Callable[[PipelineConfig], Run], labelled: bool, perturbed: set[str]
+    copied: Callable[[PipelineConfig], Run], labelled: float, perturbed: set[str]
 ) -> None:
     run = copied(replace(SMOKE, perturbation=PerturbationConfig(labelled=labelled)))
     run_pipeline(run)
@@ -248,6 +253,32 @@ def test_a_run_that_is_stopped_in_a_stage_ends_as_an_unbroken_one(
     run_pipeline(run)
     assert outputs(run) == whole
     assert not list(run.place.folder.glob("stage-2-labeler.*")), "it went on: nothing was moved aside"
+
+
+def test_a_run_that_is_killed_in_the_discriminator_and_after_it_ends_as_an_unbroken_one(
+    copied: Callable[[PipelineConfig], Run],
+) -> None:
+    run = copied(SMOKE)
+    whole = outputs(run)
+    begin_again_from(run, ("discriminator", "labels-1", "selection", *AFTER_SELECTION))
+    kill_when(run, lambda: (run.folder("discriminator") / "discriminator-resume.pt").exists())
+    kill_when(run, lambda: run.state.of("discriminator").state == "done")
+    assert run.state.of("selection").state == "waiting"
+    run_pipeline(run)
+    assert outputs(run) == whole
+    assert not list(run.place.folder.glob("*.????????")), "it went on: nothing was moved aside"
+
+
+def kill_when(run: Run, moment: Callable[[], bool]) -> None:
+    """Go on with a run in a process of its own, and kill that."""
+    command = [sys.executable, "-m", "dap", "train", "pipeline", "--device", "cpu", "--threads", "1"]
+    command += ["--runs", str(run.place.folder.parent), "--run", run.place.folder.name, "--data", str(run.place.data)]
+    process = subprocess.Popen(command, cwd=ROOT)
+    while not moment():
+        assert process.poll() is None, "it ended before it was killed"
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
 
 
 def begin_again_from(run: Run, names: tuple[str, ...]) -> None:
