@@ -11,7 +11,7 @@ import pytest
 from dap.command import main
 
 ROOT = Path(__file__).parent.parent
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [page for folder in ("*.md", "docs/**/*.md", "dap/weights/*.md") for page in sorted(ROOT.glob(folder))]
 FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -61,21 +61,23 @@ def check(command: str) -> None:
             parameter.type_cast_value(context, value)
 
 
-def check_names(command: str) -> None:
-    """Refuse a command amid the text, which may leave out what it needs, for its name or those of its options.
+def check_mention(command: str) -> None:
+    """Refuse a command amid the text, which may leave out what it needs, for its name, or an option or its value.
+
+    A value in capitals stands for another.
 
     Raises:
         click.UsageError: with what is wrong.
     """
     context, words = called([word for word in shlex.split(command) if word != "COMMAND"])
-    known = {
-        name
-        for parameter in context.command.get_params(context)
-        for name in (*parameter.opts, *parameter.secondary_opts)
-    }
-    for word in words:
-        if word.startswith("-") and word.partition("=")[0] not in known:
-            raise click.NoSuchOption(word, ctx=context)
+    parameters = context.command.get_params(context)
+    by_name = {name: parameter for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)}
+    for word, value in zip(words, [*words, "-"][1:], strict=True):
+        if word.startswith("-"):
+            if word not in by_name:
+                raise click.NoSuchOption(word, ctx=context)
+            if not value.startswith("-") and not value.isupper() and not isinstance(by_name[word].type, click.Path):
+                by_name[word].type(value, by_name[word], context)
 
 
 def called(words: list[str]) -> tuple[click.Context, list[str]]:
@@ -105,10 +107,10 @@ def test_the_command_line_takes_the_commands_of_the_page(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_what_the_text_of_the_page_calls_commands_and_options_are_some(page: Path) -> None:
+def test_the_command_line_knows_what_the_text_of_the_page_mentions(page: Path) -> None:
     text = FENCED.sub("", page.read_text())
     mentioned = [command for code in re.findall(r"`(dap [^`]+)`", text) for command in commands_of(code)]
-    assert refusals(check_names, mentioned) == []
+    assert refusals(check_mention, mentioned) == []
 
 
 def test_commands_are_found_in_every_way_that_pages_write_them() -> None:
@@ -146,4 +148,19 @@ dap export --model a \\
 def test_what_the_command_line_would_refuse_is_refused(command: str, error: str) -> None:
     with pytest.raises(click.UsageError) as raised:
         check(command)
+    assert error in raised.value.format_message()
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ("data curat", "no command curat of dap data"),
+        ("data curate --shards X", "--shards"),
+        ("render --seed 7 --size 512x1024", "W = 2 H"),
+    ],
+)
+def test_what_is_mentioned_may_be_a_part_of_a_command_but_not_of_another(command: str, error: str) -> None:
+    check_mention("render --output OUT --count")
+    with pytest.raises(click.UsageError) as raised:
+        check_mention(command)
     assert error in raised.value.format_message()
