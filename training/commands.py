@@ -31,9 +31,10 @@ from training.pipeline_commands import experiments, pipeline, status, torch_devi
 from training.plan_commands import plan
 from training.range_mask_table import range_mask
 from training.run_log import strict_json
+from training.run_record import CONFIG_FILE
 from training.shards import RenderAhead, ShardFolder
 from training.synthetic_stream import SampleStream
-from training.trainer import CONFIG_FILE, latest_checkpoint, read_progress
+from training.trainer import latest_checkpoint, read_progress
 from training.trainer import train as run_training
 from training.worker_options import torch_device_option
 

@@ -15,7 +15,7 @@ the best for stage 2. It must learn what is wrong with a prediction and not wher
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from training.config import DiscriminatorConfig
 from training.losses.truth import DEPTH_LIMIT_M
 from training.losses.weighting import weighted_mean
 from training.run_log import RunLog
+from training.run_record import RECORDS, record_run
 from training.sphere import pad_sphere, solid_angle_weights
 
 RESUME_FILE = "discriminator-resume.pt"
@@ -297,7 +298,12 @@ def score(discriminator: Discriminator, depth: Tensor, pictures: Tensor | None =
 
 
 def train_discriminator(
-    pairs: Callable[[int], DepthPairs], config: DiscriminatorConfig, device: torch.device, folder: Path
+    pairs: Callable[[int], DepthPairs],
+    config: DiscriminatorConfig,
+    device: torch.device,
+    folder: Path,
+    data: Mapping[str, object],
+    on_step: Callable[[], None] = lambda: None,
 ) -> Discriminator:
     """Train until the last step, from where the folder's last checkpoint stands if there is one.
 
@@ -305,7 +311,9 @@ def train_discriminator(
         pairs: the batch of a step, a function of the step alone.
         config: of the run.
         device: where the discriminator runs.
-        folder: of the run: log, checkpoint, and at the end `discriminator.safetensors`.
+        folder: of the run: configuration, log, checkpoint, and at the end `discriminator.safetensors`.
+        data: what the pairs are made from, by fingerprints, for the records of the run.
+        on_step: called after each step.
 
     Returns:
         The discriminator, in evaluation mode.
@@ -318,32 +326,43 @@ def train_discriminator(
     discriminator = Discriminator(config).to(device)
     optimizer = torch.optim.Adam(discriminator.parameters(), lr=config.learning_rate, betas=config.betas)
     begin = resume(folder / RESUME_FILE, discriminator, optimizer)
-    log = RunLog(folder / "log.jsonl", config.log)
-    for step in range(begin, config.steps):
-        with log.waiting():
-            generator = step_generator(config.seed, step)
-            batch = turned(pairs(step), config.flip, generator).to(device)
-        true, predicted, valid = alike(batch.true, batch.predicted, config)
-        weight = patch_weights(valid)
-        condition = _condition(batch.pictures, config)
-        seen = torch.cat([_beside(images, condition) for images in (true, predicted)])
-        on_true, on_predicted = discriminator(instance_noise(seen, config.noise, generator)).chunk(2)
-        target = patch_targets(batch.true, batch.predicted, config)
-        loss = adversarial_loss(on_true, on_predicted, target, weight)
-        if not loss.isfinite():
-            raise TrainingError(f"the discriminator's loss at step {step} is {loss.item()}")
-        optimizer.param_groups[0]["lr"] = config.learning_rate * _cooldown(step, config.steps)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+    record_run(folder, config.to_json(), data, device)
+    with RunLog.of_run(folder, config.log, begin + 1) as log:
+        for step in range(begin, config.steps):
+            with log.waiting():
+                generator = step_generator(config.seed, step)
+                batch = turned(pairs(step), config.flip, generator).to(device)
+            loss, answers = judge(discriminator, batch, generator)
+            if not loss.isfinite():
+                raise TrainingError(f"the discriminator's loss at step {step} is {loss.item()}")
+            optimizer.param_groups[0]["lr"] = config.learning_rate * _cooldown(step, config.steps)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
 
-        answers = {"true": on_true, "predicted": on_predicted, "target": target}
-        means = {name: weighted_mean(answer, weight).mean() for name, answer in answers.items()}
-        log.step(step + 1, len(true), {name: value.detach() for name, value in {"loss": loss, **means}.items()}, {})
-        if (step + 1) % config.checkpoint == 0 or step + 1 == config.steps:
-            checkpoint(folder / RESUME_FILE, discriminator, optimizer, step + 1)
+            log.step(step + 1, len(batch.true), {"loss": loss.detach(), **answers}, {})
+            if (step + 1) % config.checkpoint == 0 or step + 1 == config.steps:
+                checkpoint(folder / RESUME_FILE, discriminator, optimizer, step + 1)
+            on_step()
     save_discriminator(discriminator, folder / FINAL_FILE)
     return discriminator.eval()
+
+
+def judge(discriminator: Discriminator, batch: DepthPairs, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a batch; and what the discriminator says of truth and of predictions, and should say of these.
+
+    Raises:
+        TrainingError: it is to see pictures and there are none, or the size of a depth is not for it.
+    """
+    config = discriminator.config
+    true, predicted, valid = alike(batch.true, batch.predicted, config)
+    condition = _condition(batch.pictures, config)
+    seen = torch.cat([_beside(images, condition) for images in (true, predicted)])
+    on_true, on_predicted = discriminator(instance_noise(seen, config.noise, generator)).chunk(2)
+    target, weight = patch_targets(batch.true, batch.predicted, config), patch_weights(valid)
+    answers = {"true": on_true, "predicted": on_predicted, "target": target}
+    means = {name: weighted_mean(answer, weight).mean().detach() for name, answer in answers.items()}
+    return adversarial_loss(on_true, on_predicted, target, weight), means
 
 
 def _cooldown(step: int, steps: int) -> float:
@@ -370,10 +389,10 @@ def instance_noise(images: Tensor, deviation: float, generator: Generator) -> Te
 
 
 def checkpoint(path: Path, discriminator: Discriminator, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Write all that a resume needs in one file, whole or not at all."""
+    """Write all that a resume needs, and the records of the run, in one file beside them, whole or not at all."""
     unfinished = path.with_name(f".{path.name}")
     state = {
-        "config": discriminator.config.to_json(),
+        **{Path(name).stem: path.with_name(name).read_text() for name in RECORDS},
         "step": step,
         "discriminator": discriminator.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -388,6 +407,8 @@ def checkpoint(path: Path, discriminator: Discriminator, optimizer: torch.optim.
 def resume(path: Path, discriminator: Discriminator, optimizer: torch.optim.Optimizer) -> int:
     """Bring both to where a checkpoint stands; the steps done, 0 if there is none.
 
+    Its `config`, `data` and `environment` are the records of the run, JSON as `training.run_record` writes it.
+
     Raises:
         TrainingError: its configuration differs in more than the number of steps and how often the run reports.
     """
@@ -401,6 +422,15 @@ def resume(path: Path, discriminator: Discriminator, optimizer: torch.optim.Opti
     optimizer.load_state_dict(state["optimizer"])
     step: int = state["step"]
     _log.info("resumed the discriminator at step %d of %d", step, asked.steps)
+    return step
+
+
+def steps_done(folder: Path) -> int:
+    """At which step a training in this folder would go on; 0 in a fresh one."""
+    path = folder / RESUME_FILE
+    if not path.exists():
+        return 0
+    step: int = torch.load(path, map_location="cpu", weights_only=True)["step"]
     return step
 
 

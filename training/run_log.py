@@ -57,6 +57,11 @@ class RunLog:
         self._board = board
         self._reset()
 
+    @classmethod
+    def of_run(cls, folder: Path, every: int, first_step: int) -> Self:
+        """The log of the run of a folder that begins, or goes on, with a step: `log.jsonl`, and `tensorboard`."""
+        return cls(folder / "log.jsonl", every, open_board(folder / "tensorboard", first_step))
+
     def _reset(self) -> None:
         self._began = time.monotonic()
         self._waited = 0.0

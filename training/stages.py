@@ -40,7 +40,7 @@ from training.datasets import depth_codes
 from training.datasets.packing import PackOptions, alone_in, pack
 from training.datasets.rendered import Rendered, RenderedPictures
 from training.datasets.shards import ShardReader
-from training.discriminator import FINAL_FILE, DepthPairs, train_discriminator
+from training.discriminator import FINAL_FILE, DepthPairs, steps_done, train_discriminator
 from training.distributed import Process, same_everywhere
 from training.evaluate import LabelledPanorama
 from training.labelling import EngineModel, Labeler, label
@@ -284,15 +284,21 @@ def train_stage(run: Run, name: str, config: TrainingConfig, parts: Weighted) ->
     weights = config.weights and str(run.place.data / config.weights)
     config = replace(config, weights=weights)
     with Mixture(config, parts, process.share) as source:
-        bar = progress(name, config.steps) if process.leads else nullcontext(lambda _: None)
-        with bar as advance:
-            checkpoint = latest_checkpoint(run.folder(name))
-            advance(read_progress(checkpoint).step if checkpoint else 0)
-            train(config, run.folder(name), source, process, test_sets(run), lambda: advance(1))
+        checkpoint = latest_checkpoint(run.folder(name))
+        with steps_bar(run, name, config.steps, read_progress(checkpoint).step if checkpoint else 0) as on_step:
+            train(config, run.folder(name), source, process, test_sets(run), on_step)
     if not process.leads:
         return Made("", {})
     result = {"steps": config.steps, "scores": last_scores(run.folder(name) / "log.jsonl")}
     return Made(sha256_of(run.model(name)), result)
+
+
+@contextmanager
+def steps_bar(run: Run, name: str, steps: int, done: int) -> Iterator[Callable[[], None]]:
+    """The progress of a training that begins, or goes on, after some steps: what is to be called after each."""
+    with progress(name, steps) if run.place.process.leads else nullcontext(lambda _: None) as advance:
+        advance(done)
+        yield lambda: advance(1)
 
 
 def test_sets(run: Run) -> dict[str, list[LabelledPanorama]]:
@@ -416,7 +422,9 @@ def discriminate(run: Run) -> Made:
             return DepthPairs(batch.truth.depth, torch.from_numpy(coded), pictures)
 
         folder = run.folder("discriminator")
-        train_discriminator(pairs, config.discriminator, place.process.device, folder)
+        data = {**source.manifest(), "labeler": labeler.said_of()}
+        with steps_bar(run, "discriminator", config.discriminator.steps, steps_done(folder)) as on_step:
+            train_discriminator(pairs, config.discriminator, place.process.device, folder, data, on_step)
     last = last_event(folder / "log.jsonl")
     result: dict[str, Any] = {name: last[name] for name in ("loss", "true", "predicted") if name in last}
     return Made(sha256_of(folder / FINAL_FILE), result)

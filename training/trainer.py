@@ -5,9 +5,7 @@ import functools
 import json
 import logging
 import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +15,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from dap.checksums import sha256_of
 from dap.errors import TrainingError
 from dap.model.checkpoints import load_network, save_network
 from dap.model.dap import DapNetwork
@@ -41,16 +38,14 @@ from training.losses import training_loss
 from training.optimizer import freeze, make_optimizer
 from training.pretrained import initial_network
 from training.preview import preview
-from training.run_log import RunLog, open_board
+from training.run_log import RunLog
+from training.run_record import RECORDS, record_run
 
 NETWORK_FILE = "network.safetensors"
 AVERAGE_FILE = "average.safetensors"
 OPTIMIZER_FILE = "optimizer.pt"
 STATE_FILE = "state.json"
-CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
-DATA_FILE = "data.json"
-ENVIRONMENT_FILE = "environment.json"
 
 _log = logging.getLogger(__name__)
 
@@ -112,7 +107,8 @@ def train(
     """
     learner, progress = start(config, folder, process)
     if process.leads:
-        record_run(folder, config, source, process)
+        weights = Path(config.weights)
+        record_run(folder, config.to_json(), source.manifest(), process.device, process.share.of, weights)
     with open_log(config, folder, process, progress.step) as log:
         while progress.step < config.steps:
             step = progress.step
@@ -272,7 +268,7 @@ def open_log(config: TrainingConfig, folder: Path, process: Process, step: int) 
     """The log of a run that goes on after a step; only the leader has something to say."""
     if not process.leads:
         return RunLog(None, config.report.log)
-    return RunLog(folder / "log.jsonl", config.report.log, open_board(folder / "tensorboard", step + 1))
+    return RunLog.of_run(folder, config.report.log, step + 1)
 
 
 def report(
@@ -314,7 +310,7 @@ def save_checkpoint(folder: Path, learner: Learner, progress: Progress, keep: in
     save_network(average, unfinished / AVERAGE_FILE)
     torch.save(state, unfinished / OPTIMIZER_FILE)
     (unfinished / STATE_FILE).write_text(json.dumps(asdict(progress)))
-    for record in (CONFIG_FILE, DATA_FILE, ENVIRONMENT_FILE):
+    for record in RECORDS:
         shutil.copy(folder / record, unfinished)
     _flush(*unfinished.iterdir(), unfinished)
     shutil.rmtree(final, ignore_errors=True)
@@ -362,34 +358,3 @@ def _flush(*paths: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def record_run(folder: Path, config: TrainingConfig, source: Source, process: Process) -> None:
-    """Write into the run's folder what it depends on: configuration, data, git revision and environment."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / CONFIG_FILE, config.to_json())
-    write_whole(folder / DATA_FILE, json.dumps(source.manifest(), indent=2))
-    weights = Path(config.weights)
-    environment = {
-        "revision": git_revision(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "processes": process.share.of,
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if process.device.type == "cuda" else None,
-        "cuda": torch.version.cuda if process.device.type == "cuda" else None,
-        # A run may be resumed where the weights it began with are no longer.
-        "weights_sha256": sha256_of(weights) if weights.is_file() else None,
-    }
-    write_whole(folder / ENVIRONMENT_FILE, json.dumps(environment, indent=2))
-
-
-def git_revision() -> str | None:
-    """The commit of this code, `-dirty` with changes on top of it; None where there is no git or no checkout."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-    describe = [git, "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    said = subprocess.run(describe, capture_output=True, text=True, check=False)  # noqa: S603 - no input of others
-    return said.stdout.strip() or None

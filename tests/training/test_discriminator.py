@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 import torch
 import torch.nn.functional as F
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Generator, Tensor
 
 from dap import sphere
@@ -28,11 +29,13 @@ from training.discriminator import (
     resume,
     save_discriminator,
     score,
+    steps_done,
     train_discriminator,
     turned,
     usable,
     visible,
 )
+from training.run_record import git_revision
 from training.sphere import pad_sphere
 
 CPU = torch.device("cpu")
@@ -44,6 +47,9 @@ SMALL = DiscriminatorConfig(
 )  # fmt: skip
 BESIDE = replace(SMALL, picture="grey")
 SEEING_SKY = replace(BESIDE, sky=True, target="graded")
+
+
+DATA = {"source": "boxes"}
 
 
 class Killed(BaseException):
@@ -112,7 +118,7 @@ def test_it_learns_to_rank_predictions_that_it_never_saw_by_their_true_error(
     tmp_path: Path, target: Literal["zero", "graded"]
 ) -> None:
     config = replace(SMALL, target=target, steps=120, checkpoint=120)
-    discriminator = train_discriminator(pairs, config, CPU, tmp_path)
+    discriminator = train_discriminator(pairs, config, CPU, tmp_path, DATA)
     true = rooms(64, 10**6)
     predicted = spoiled(true, 10**6)
     error = ((predicted - true).abs() / true).mean((1, 2))
@@ -134,7 +140,7 @@ def test_only_beside_its_picture_it_tells_right_from_wrong_where_both_are_as_lik
         return DepthPairs(true, true.roll(1, 0), pictures_of(true))
 
     config = replace(SMALL, picture=picture, height=16, channels=(8, 8, 16, 16), steps=30, checkpoint=30)
-    discriminator = train_discriminator(swapped, config, CPU, tmp_path)
+    discriminator = train_discriminator(swapped, config, CPU, tmp_path, DATA)
     depth = blocks(64, 10**6)
     right, wrong = (score(discriminator, one, pictures_of(depth)) for one in (depth, depth.roll(1, 0)))
     told = (right > wrong).float().mean().item()
@@ -155,29 +161,48 @@ def test_a_run_that_is_killed_and_resumed_gives_the_parameters_of_an_unbroken_on
             raise Killed
         return pairs(step)
 
-    unbroken = train_discriminator(pairs, config, CPU, tmp_path / "unbroken")
+    unbroken = train_discriminator(pairs, config, CPU, tmp_path / "unbroken", DATA)
     with pytest.raises(Killed):
-        train_discriminator(killing, config, CPU, tmp_path / "broken")
-    assert same(train_discriminator(pairs, config, CPU, tmp_path / "broken"), unbroken)
+        train_discriminator(killing, config, CPU, tmp_path / "broken", DATA)
+    assert same(train_discriminator(pairs, config, CPU, tmp_path / "broken", DATA), unbroken)
 
 
 def test_a_finished_run_is_read_and_not_done_again(tmp_path: Path) -> None:
     def nothing_left(step: int) -> DepthPairs:
         raise Killed
 
-    done = train_discriminator(pairs, SMALL, CPU, tmp_path)
-    assert same(train_discriminator(nothing_left, SMALL, CPU, tmp_path), done)
+    done = train_discriminator(pairs, SMALL, CPU, tmp_path, DATA)
+    assert same(train_discriminator(nothing_left, SMALL, CPU, tmp_path, DATA), done)
     assert same(load_discriminator(tmp_path / "discriminator.safetensors", CPU), done)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused_and_of_more_steps_goes_on(tmp_path: Path) -> None:
-    train_discriminator(pairs, SMALL, CPU, tmp_path)
+    train_discriminator(pairs, SMALL, CPU, tmp_path, DATA)
     with pytest.raises(TrainingError, match=r"noise=0.1.*noise=0.2"):
-        train_discriminator(pairs, replace(SMALL, noise=0.2), CPU, tmp_path)
+        train_discriminator(pairs, replace(SMALL, noise=0.2), CPU, tmp_path, DATA)
     with pytest.raises(TrainingError, match=r"picture='none'.*picture='grey'"):
         resume_as(BESIDE, tmp_path)
-    train_discriminator(pairs, replace(SMALL, steps=7), CPU, tmp_path)
+    train_discriminator(pairs, replace(SMALL, steps=7), CPU, tmp_path, DATA)
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 7
+
+
+def test_a_run_says_what_it_depends_on_and_so_does_its_checkpoint(tmp_path: Path) -> None:
+    train_discriminator(pairs, SMALL, CPU, tmp_path, DATA)
+    state = torch.load(tmp_path / "discriminator-resume.pt", weights_only=True)
+    for record in ("config", "data", "environment"):
+        assert state[record] == (tmp_path / f"{record}.json").read_text()
+    assert DiscriminatorConfig.from_json(state["config"]) == SMALL
+    assert json.loads(state["data"]) == DATA
+    assert json.loads(state["environment"])["revision"] == git_revision()
+
+
+def test_a_run_shows_its_steps_in_tensorboard_and_tells_of_each(tmp_path: Path) -> None:
+    told: list[int] = []
+    train_discriminator(pairs, replace(SMALL, steps=4), CPU, tmp_path, DATA, lambda: told.append(steps_done(tmp_path)))
+    assert told == [0, 0, 3, 4], "a checkpoint after the third step, and after the last"
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert {"step/loss", "step/true", "step/predicted", "step/target"} <= set(board.Tags()["scalars"])
+    assert [scalar.step for scalar in board.Scalars("step/loss")] == [1, 2, 3, 4]
 
 
 def resume_as(config: DiscriminatorConfig, folder: Path) -> int:
@@ -188,7 +213,7 @@ def resume_as(config: DiscriminatorConfig, folder: Path) -> int:
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "adversarial_loss", lambda *_: torch.tensor(torch.nan, requires_grad=True))
     with pytest.raises(TrainingError, match="step 0 is nan"):
-        train_discriminator(pairs, SMALL, CPU, tmp_path)
+        train_discriminator(pairs, SMALL, CPU, tmp_path, DATA)
 
 
 def test_a_patch_sees_seventy_pixels_and_answers_each_eight() -> None:
@@ -207,7 +232,7 @@ def test_a_patch_sees_seventy_pixels_and_answers_each_eight() -> None:
 
 def test_each_parameter_is_learnt(tmp_path: Path) -> None:
     before = Discriminator(SMALL).state_dict()
-    after = train_discriminator(pairs, replace(SMALL, steps=1), CPU, tmp_path).state_dict()
+    after = train_discriminator(pairs, replace(SMALL, steps=1), CPU, tmp_path, DATA).state_dict()
     assert len(before) == 5 + 2, "weights of five convolutions, biases of those without a norm"
     assert all(not torch.equal(before[name], after[name]) for name in before)
 
@@ -435,7 +460,7 @@ def test_pictures_of_such_a_size_are_refused_and_so_are_none(tmp_path: Path) -> 
     with pytest.raises(TrainingError, match="got no pictures"):
         score(discriminator, depth)
     with pytest.raises(TrainingError, match="got no pictures"):
-        train_discriminator(lambda step: replace(pairs(step), pictures=None), BESIDE, CPU, tmp_path)
+        train_discriminator(lambda step: replace(pairs(step), pictures=None), BESIDE, CPU, tmp_path, DATA)
 
 
 def test_truth_and_prediction_of_two_sizes_are_refused() -> None:

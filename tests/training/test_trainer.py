@@ -27,10 +27,11 @@ from training.distributed import Process
 from training.evaluate import LabelledPanorama
 from training.losses import LOSSES, Truth, training_loss
 from training.optimizer import make_optimizer
+from training.run_record import git_revision
 from training.shards import ShardFolder
 from training.synthetic import RENDERER_VERSION
 from training.synthetic_stream import SampleStream
-from training.trainer import Learner, follow, git_revision, latest_checkpoint, update
+from training.trainer import Learner, follow, latest_checkpoint, update
 
 ROOT = Path(__file__).parents[2]
 
@@ -206,17 +207,6 @@ def test_a_pointer_to_a_checkpoint_that_is_gone_is_an_error(tiny: TrainingConfig
     shutil.rmtree(tmp_path / "checkpoints" / "step-0000008")
     with pytest.raises(TrainingError, match="latest names step-0000008"):
         train(tiny, tmp_path, scenes)
-
-
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
-def test_the_revision_is_that_of_the_checkout() -> None:
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert git_revision() in (head.stdout.strip(), f"{head.stdout.strip()}-dirty")
-
-
-def test_without_git_there_is_no_revision(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    assert git_revision() is None
 
 
 def learner(seed: int = 0) -> Learner:
