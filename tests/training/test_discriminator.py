@@ -1,4 +1,8 @@
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +16,7 @@ from torch import Generator, Tensor
 
 from dap import sphere
 from dap.errors import ModelFileInvalid, ModelFileMissing, TrainingError
+from tests.training import killed_run
 from training import discriminator as module
 from training.config import DiscriminatorConfig
 from training.discriminator import (
@@ -38,6 +43,7 @@ from training.discriminator import (
 from training.run_record import git_revision
 from training.sphere import pad_sphere
 
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 H, W = 32, 64
 RAYS = torch.from_numpy(sphere.rays(H, W))
@@ -165,6 +171,21 @@ def test_a_run_that_is_killed_and_resumed_gives_the_parameters_of_an_unbroken_on
     with pytest.raises(Killed):
         train_discriminator(killing, config, CPU, tmp_path / "broken", DATA)
     assert same(train_discriminator(pairs, config, CPU, tmp_path / "broken", DATA), unbroken)
+
+
+def test_a_process_that_is_killed_and_resumed_gives_the_parameters_of_an_unbroken_one(tmp_path: Path) -> None:
+    unbroken = killed_run.discriminate(tmp_path / "unbroken")
+    folder = tmp_path / "broken"
+    command = [sys.executable, "-m", "tests.training.killed_run", "discriminator", str(folder)]
+    process = subprocess.Popen(command, cwd=ROOT)
+    log = folder / "log.jsonl"
+    while not log.exists() or log.read_bytes().count(b"\n") < 8:
+        assert process.poll() is None, "it ended before it was killed"
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert steps_done(folder) >= 6, "two checkpoints, and steps after the second that are lost"
+    assert same(killed_run.discriminate(folder), unbroken)
 
 
 def test_a_finished_run_is_read_and_not_done_again(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from dap.models import find_model
 from training.batches import Share
 from training.config import PerturbationConfig
 from training.datasets.shards import ShardReader
+from training.discriminator import steps_done
 from training.distributed import Process
 from training.pipeline_config import PIPELINES, PipelineConfig
 from training.pipeline_state import RunState, StageRecord
@@ -255,30 +256,24 @@ def test_a_run_that_is_stopped_in_a_stage_ends_as_an_unbroken_one(
     assert not list(run.place.folder.glob("stage-2-labeler.*")), "it went on: nothing was moved aside"
 
 
-def test_a_run_that_is_killed_in_the_discriminator_and_after_it_ends_as_an_unbroken_one(
+def test_a_process_that_is_killed_in_a_stage_leaves_a_run_that_ends_as_an_unbroken_one(
     copied: Callable[[PipelineConfig], Run],
 ) -> None:
     run = copied(SMOKE)
     whole = outputs(run)
     begin_again_from(run, ("discriminator", "labels-1", "selection", *AFTER_SELECTION))
-    kill_when(run, lambda: (run.folder("discriminator") / "discriminator-resume.pt").exists())
-    kill_when(run, lambda: run.state.of("discriminator").state == "done")
-    assert run.state.of("selection").state == "waiting"
-    run_pipeline(run)
-    assert outputs(run) == whole
-    assert not list(run.place.folder.glob("*.????????")), "it went on: nothing was moved aside"
-
-
-def kill_when(run: Run, moment: Callable[[], bool]) -> None:
-    """Go on with a run in a process of its own, and kill that."""
     command = [sys.executable, "-m", "dap", "train", "pipeline", "--device", "cpu", "--threads", "1"]
     command += ["--runs", str(run.place.folder.parent), "--run", run.place.folder.name, "--data", str(run.place.data)]
     process = subprocess.Popen(command, cwd=ROOT)
-    while not moment():
+    while not steps_done(run.folder("discriminator")):
         assert process.poll() is None, "it ended before it was killed"
         time.sleep(0.001)
     process.kill()
     assert process.wait() == -signal.SIGKILL
+    assert run.state.of("stage-3-dap").state == "waiting"
+    run_pipeline(run)
+    assert outputs(run) == whole
+    assert not list(run.place.folder.glob("*.????????")), "it went on: nothing was moved aside"
 
 
 def begin_again_from(run: Run, names: tuple[str, ...]) -> None:

@@ -97,7 +97,7 @@ def in_the_middle_of_a_checkpoint(folder: Path) -> bool:
 def test_a_process_that_is_killed_and_resumed_gives_the_parameters_of_an_unbroken_one(
     unbroken: dict[str, Tensor], tmp_path: Path, moment: Callable[[Path], bool]
 ) -> None:
-    process = subprocess.Popen([sys.executable, "-m", "tests.training.killed_run", str(tmp_path)], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-m", "tests.training.killed_run", "network", str(tmp_path)], cwd=ROOT)
     while not moment(tmp_path):
         assert process.poll() is None, "it ended before it was killed"
         time.sleep(0.001)
