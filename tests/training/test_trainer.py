@@ -1,4 +1,5 @@
 import copy
+import functools
 import json
 import shutil
 import signal
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -36,6 +38,9 @@ from training.trainer import Learner, follow, latest_checkpoint, update
 ROOT = Path(__file__).parents[2]
 
 
+TWO_STEPS = replace(killed_run.CONFIG, phases=(Phase(height=16, steps=2, batch=1),))
+
+
 class Killed(BaseException):
     """What a run cannot catch."""
 
@@ -58,6 +63,11 @@ def train(
     """Train on rendered scenes, alone."""
     with SampleStream(config, scenes) as source:
         return trainer.train(config, folder, source, Process(), sets or {}, on_step)
+
+
+def train_drawn(config: TrainingConfig, folder: Path) -> DapNetwork:
+    """Train on drawn noise, alone: nothing is rendered."""
+    return trainer.train(config, folder, DrawnSource(config, Share()), Process(), {})
 
 
 def kill_after(steps: int) -> Callable[[], None]:
@@ -108,6 +118,42 @@ def test_a_process_that_is_killed_and_resumed_gives_the_parameters_of_an_unbroke
     done = [event["step"] for event in events(tmp_path, "step")]
     assert done[-1] == 20
     assert 0 <= len(done) - 20 <= 3, "what was done after the last checkpoint was done again, and nothing else"
+
+
+def test_bf16_is_what_convolutions_give_and_parameters_stay_float32(tmp_path: Path) -> None:
+    """Its relative rounding is 2**-9, so the loss of the first step is nearly that of float32."""
+    given: dict[Literal["float32", "bf16"], set[torch.dtype]] = {"float32": set(), "bf16": set()}
+    losses = {}
+    for precision, types in given.items():
+
+        def note(module: nn.Module, _: object, output: Tensor, types: set[torch.dtype] = types) -> None:
+            if isinstance(module, nn.Conv2d) and module.training:
+                types.add(output.dtype)
+
+        hook = nn.modules.module.register_module_forward_hook(note)
+        network = train_drawn(replace(TWO_STEPS, precision=precision), tmp_path / precision)
+        hook.remove()
+        assert {p.dtype for p in network.parameters()} == {torch.float32}
+        assert all(p.isfinite().all() for p in network.parameters())
+        losses[precision] = [event["loss"] for event in events(tmp_path / precision, "step")]
+    assert given == {"float32": {torch.float32}, "bf16": {torch.bfloat16}}
+    assert losses["bf16"] != losses["float32"]
+    assert losses["bf16"][0] == pytest.approx(losses["float32"][0], rel=0.05)
+
+
+def test_a_compiled_network_is_trained_to_the_same_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torch.compile, but what it made of the network is run as it is: code for it would need a compiler."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def as_it_is(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    expected = parameters(train_drawn(TWO_STEPS, tmp_path / "eager"))
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=as_it_is))
+    compiled = train_drawn(replace(TWO_STEPS, compile=True), tmp_path / "compiled")
+    assert sum(len(graph.graph.nodes) for graph in graphs) > 100
+    assert same(parameters(compiled), expected)
 
 
 @pytest.mark.parametrize("killed_after", [4, 6])
