@@ -9,7 +9,7 @@ import click
 import torch
 
 from dap.checksums import sha256_of
-from dap.engines import Precision, Provider, create_engine
+from dap.engines import PRECISIONS, Provider, create_engine
 from dap.engines.cores import available_cores
 from dap.engines.tensorrt_library import tensorrt_version
 from dap.errors import InvalidParameter
@@ -156,8 +156,8 @@ def export(
     multiple=True,
     default=["onnx"],
     envvar="DAP_VERIFY_ENGINE",
-    help="What runs the files: onnx or tensorrt; give it once for each. torch runs the checkpoint itself in bf16, and "
-    "on a GPU in fp16, too.",
+    help="What runs the files: onnx or tensorrt; give it once for each. torch runs the checkpoint itself in fp32 and "
+    "bf16, and on a GPU in fp16, too.",
 )
 @device_option
 @provider_option
@@ -193,13 +193,15 @@ def verify(
             engine = create_engine(find_model(file), "tensorrt", device=device)
             found.append((file, compare_and_close(engine, references, of_file.precision)))
     if "torch" in engines:
-        references = reference_sets(network, read_panoramas(panorama, source.input_size), "bf16", source.input_size)
-        lower: tuple[Precision, ...] = ("bf16", "fp16")
-        for precision in lower:
+        size = source.input_size
+        exact = reference_sets(network, read_panoramas(panorama, size), "fp32", size)
+        lower = (*reference_sets(network, None, "bf16", size), *exact[1:])
+        for precision in PRECISIONS:
             engine = create_engine(source, "torch", device=device, threads=threads, precision=precision)
+            references = exact if precision == "fp32" else lower
             found.append((path, compare_and_close(engine, references, precision)))
-            if engine.device == "cpu":
-                break  # which has no fp16 that is worth the wait
+            if engine.device == "cpu" and precision == "bf16":
+                break  # the CPU has no fp16 that is worth the wait
     if not found:
         raise InvalidParameter("Nothing to compare: expected exported files, or --engine torch.")
     _report(found, as_json)

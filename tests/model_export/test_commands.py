@@ -29,6 +29,9 @@ from tests.dap.engines.onnx_doubles import CudaBuild, TensorrtProvider
 from tests.dap.graphs import red_graph, save
 from tests.model_export.test_verify import PERFECT
 
+# Of a picture in one colour the group norms of this network see nothing but rounding, and make much of it.
+FLAT = {"absrel": 1e-3, "depth_absolute": 1e-2}
+
 
 def run(command: click.Command, *arguments: object) -> Result:
     return CliRunner().invoke(command, [*map(str, arguments), "--threads", "1"])
@@ -113,11 +116,12 @@ def test_verify_ends_with_an_error_where_the_two_disagree(checkpoint: Path, expo
     assert "mask_iou" in result.stdout
 
 
-def test_verify_takes_several_files_and_the_checkpoint_in_half_precision(
+def test_verify_takes_several_files_and_the_checkpoint_in_single_and_half_precision(
     checkpoint: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for precision in ("fp16", "bf16"):
         monkeypatch.setitem(LIMITS, precision, {"absrel": 0.1})  # weights at random keep no limit but by chance
+    monkeypatch.setitem(LIMITS, "fp32", FLAT)
     half = tmp_path / "half.onnx"
     assert run(export, "--model", checkpoint, "--output", half, "--precision", "fp16").exit_code == 0
     result = run(verify, exported, half, "--against", checkpoint, "--engine", "onnx", "--engine", "torch", "--json")
@@ -126,9 +130,33 @@ def test_verify_takes_several_files_and_the_checkpoint_in_half_precision(
     assert [(one["engine"], one["precision"]) for one in found] == [
         ("onnx", "fp32"),
         ("onnx", "fp16"),
+        ("torch", "fp32"),
         ("torch", "bf16"),
     ]
-    assert found[0]["absrel"] < 1e-5 < found[1]["absrel"] < found[2]["absrel"]
+    assert found[0]["absrel"] < 1e-5 < found[1]["absrel"] < found[3]["absrel"]
+    assert found[2]["absrel"] < FLAT["absrel"]
+
+
+def test_the_torch_engine_in_float32_is_held_to_the_limits_of_float32(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the panoramas that an export in float32 is held to, and on those given."""
+    Image.fromarray(sample_panoramas((64, 128))[3]).save(tmp_path / "pano.png")
+    arguments = ("--against", checkpoint, "--engine", "torch", "--panorama", tmp_path / "pano.png", "--json")
+    monkeypatch.setitem(LIMITS, "bf16", {"absrel": 0.1})  # weights at random keep no limit but by chance
+    monkeypatch.setitem(LIMITS, "fp32", FLAT)
+    result = run(verify, *arguments)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["agreements"]
+    (given,) = (one["agreement"] for one in found[:2] if one["agreement"]["source"] == "given")
+    assert given["absrel"] < 1e-5
+    assert [(one["agreement"]["precision"], one["agreement"]["source"], one["limits"]) for one in found] == [
+        (precision, source, LIMITS[precision]) for precision in ("fp32", "bf16") for source in ("drawn", "given")
+    ]
+    monkeypatch.setitem(LIMITS, "fp32", {"absrel": 0.0})
+    result = run(verify, *arguments)
+    assert isinstance(result.exception, VerificationFailed)
+    assert "The fp32 model disagrees with the network" in str(result.exception)
 
 
 @pytest.fixture
