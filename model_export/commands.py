@@ -28,7 +28,8 @@ panorama_option = option(
     type=click.Path(exists=True, path_type=Path),
     multiple=True,
     help="Panorama to compare on, or folder of them; give it once for each. They come beside six that are drawn here, "
-    "in less than fp32 the demo's scene in as many lights. Each of the two sets is held to the limits by itself.",
+    "in less than fp32 rendered scenes that nothing is calibrated on. Each of the two sets is held to the limits by "
+    "itself.",
 )
 
 
@@ -64,8 +65,8 @@ panorama_option = option(
     multiple=True,
     envvar="DAP_EXPORT_CALIBRATE",
     help="Of int8 and fp8: panorama, or folder of them, to measure the ranges of values on; give it once for each. "
-    "Best are a hundred like those the model is for (`dap render` draws some). By default the demo's scene in many "
-    "lights, which is little.",
+    "Best are a hundred like those the model is for (`dap render` draws some). By default twelve rendered "
+    "scenes, indoors and outdoors.",
 )
 @option(
     "--size",

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from importlib.resources import files
+from itertools import cycle, islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,7 @@ from dap.errors import InvalidParameter
 from dap.panorama import decode, resize_pixels
 
 Pixels = npt.NDArray[np.uint8]
+SceneSet = Literal["calibration", "check"]
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -26,15 +29,21 @@ def sample_panoramas(size: tuple[int, int]) -> list[Pixels]:
     return [*flat, horizon, *noise]
 
 
-def scene_panoramas(size: tuple[int, int], count: int, seed: int) -> list[Pixels]:
-    """Pictures of the demo's rendered scene, uint8 (H, W, 3), each turned, mirrored, lit and coloured another way.
+def scene_panoramas(size: tuple[int, int], count: int, seed: int, scenes: SceneSet = "calibration") -> list[Pixels]:
+    """Pictures of rendered scenes, uint8 (H, W, 3), each turned, mirrored, lit and coloured another way.
 
     They stand in for panoramas of one's own: numbers that depend on what a model is used for, as calibration does,
     are better taken from those.
+
+    Args:
+        size: (H, W).
+        count: how many; the scenes of the set in turn.
+        seed: of what is made of them.
+        scenes: the twelve to calibrate on or the six to check with, indoors and outdoors (`model_export/scenes`). No
+            scene is in both: how a model fares on what it was calibrated on says little.
     """
-    scene = decode(files("demo").joinpath("sample.jpg").read_bytes(), size=size).pixels
     rng = np.random.default_rng(seed)
-    return [_varied(scene, rng) for _ in range(count)]
+    return [_varied(scene, rng) for scene in islice(cycle(_scenes(scenes, size)), count)]
 
 
 def read_panoramas(paths: Sequence[Path], size: tuple[int, int]) -> list[Pixels]:
@@ -56,6 +65,11 @@ def _pictures_of(folder: Path) -> list[Path]:
     if not pictures:
         raise InvalidParameter(f"{folder} has no panoramas in it: expected files that end in {', '.join(_SUFFIXES)}.")
     return pictures
+
+
+def _scenes(scenes: SceneSet, size: tuple[int, int]) -> list[Pixels]:
+    found = files("model_export").joinpath("scenes", scenes).iterdir()
+    return [decode(file.read_bytes(), size=size).pixels for file in sorted(found, key=lambda file: file.name)]
 
 
 def _varied(scene: Pixels, rng: np.random.Generator) -> Pixels:

@@ -33,7 +33,11 @@ def names(wheel: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "path", ["dap/weights/dap-s.onnx", "dap/weights/dap-s.md", "dap/py.typed", "service/py.typed", "service/app.py"]
+    "path",
+    [
+        *("dap/weights/dap-s.onnx", "dap/weights/dap-s.md", "dap/py.typed", "service/py.typed", "service/app.py"),
+        *("model_export/scenes/README.md", "model_export/scenes/check/standard-indoor-980003.jpg"),
+    ],
 )
 def test_the_wheel_holds_the_bundled_model_its_card_and_the_types(names: set[str], path: str) -> None:
     assert path in names
