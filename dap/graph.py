@@ -29,7 +29,7 @@ _CHILDREN: dict[str, dict[int, str]] = {
     "value": {},
 }
 _MODEL_GRAPH, _MODEL_METADATA = 7, 14
-_GRAPH_NODE, _GRAPH_NAME, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 2, 5, 11, 12
+_GRAPH_NODE, _GRAPH_NAME, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO = 1, 2, 5, 11, 12, 13
 _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE = 1, 2, 4, 5
 _ATTRIBUTE_NAME, _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TYPE = 1, 5, 6, 20
 _TENSOR, _GRAPH = 4, 5  # types of attributes
@@ -216,7 +216,7 @@ def _with_graph(model: Buffer, graph: Field, other: bytes) -> bytes:
 
 
 def _for_range_only(graph: Field) -> list[Field]:
-    """The nodes and initializers that `depth` does not need."""
+    """The nodes and initializers that `depth` does not need, and what the graph says of their values."""
     needed = {b"depth"}
     idle: list[Field] = []
     # Nodes are in the order in which they run.
@@ -225,8 +225,10 @@ def _for_range_only(graph: Field) -> list[Field]:
             idle.append(node)
         else:
             needed.update(_read_names(node, "node"))
+    made = {name for node in idle for name in node.contents(_NODE_OUTPUT)}
     tensors = graph.fields(_GRAPH_INITIALIZER)
     idle += [tensor for tensor in tensors if needed.isdisjoint(tensor.contents(_TENSOR_NAME))]
+    idle += [value for value in graph.fields(_GRAPH_VALUE_INFO) if not made.isdisjoint(value.contents(_VALUE_NAME))]
     return sorted(idle, key=lambda field: field.key)
 
 

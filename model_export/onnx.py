@@ -24,6 +24,7 @@ from dap.model.dap import DapNetwork, PixelNetwork
 from dap.panorama import resize_pixels
 from model_export import precision, quantize, symmetric
 from model_export.attention import TRANSLATIONS, fuse_rotary, say_meaning
+from model_export.lean import LeanHead, lean, own_weights
 from model_export.precision import lowered
 from model_export.quantize import Quantizer
 from model_export.samples import scene_panoramas
@@ -48,7 +49,9 @@ def export_onnx(
 ) -> tuple[Agreement, ...]:
     """Write `network` to `path`, unless what would be written disagrees with it on any set of panoramas.
 
-    In less than float32 some layers stay float32, and in `fp8` float16: as few as keep the limit of the precision.
+    In float32 for ONNX Runtime the heads of an official network are written with fewer multiplications
+    (`model_export.lean`). In less than float32 some layers stay float32, and in `fp8` float16: as few as keep the limit
+    of the precision.
 
     Args:
         network: in evaluation mode.
@@ -69,7 +72,8 @@ def export_onnx(
         VerificationFailed: the exported graph says something else than the network, the message says on which set;
             nothing is written.
     """
-    graph = to_graph(PixelNetwork(network), metadata)
+    exported = lean(network, metadata.input_size) if metadata.precision == "fp32" and target == "onnx" else network
+    graph = to_graph(PixelNetwork(exported), metadata)
     references = references or reference_sets(network, None, metadata.precision, metadata.input_size)
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -148,6 +152,10 @@ def to_graph(network: PixelNetwork, metadata: GraphMetadata) -> onnx.ModelProto:
         raise ExportError("torch gave no ONNX program.")
     graph: onnx.ModelProto = program.model_proto
     _strip(graph)
+    if any(isinstance(module, LeanHead) for module in network.modules()):
+        own_weights(graph)
+    else:
+        graph.graph.ClearField("value_info")  # it can be inferred
     fuse_rotary(graph)
     say_meaning(graph)
     graph.graph.name = metadata.name
@@ -156,13 +164,12 @@ def to_graph(network: PixelNetwork, metadata: GraphMetadata) -> onnx.ModelProto:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Drop the exporter's notes on the machine it ran on (source files, stacks), and shapes that can be inferred."""
+    """Drop the exporter's notes on the machine it ran on (source files, stacks)."""
     model.ClearField("metadata_props")
     graph = model.graph
     graph.ClearField("metadata_props")
     graph.ClearField("doc_string")
-    graph.ClearField("value_info")
-    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
 

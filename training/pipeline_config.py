@@ -232,7 +232,7 @@ def _paper() -> PipelineConfig:
 
 
 def _dap_s() -> PipelineConfig:
-    """The bundled model: 82 minutes of two CPU cores once its scenes are rendered; of one domain it sees pictures only."""
+    """The bundled model: 82 minutes of two cores once its scenes are rendered; of one domain it sees pictures only."""
     stage = TrainingConfig(
         network=NetworkConfig("efficientnet-lite0"),
         phases=(Phase(height=128, steps=900, batch=8),),

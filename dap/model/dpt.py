@@ -22,24 +22,22 @@ class ResidualConvUnit(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Adds a finer level to what comes from the coarser one, refines, and resizes to the next level ("refinenet").
+    """Adds a finer level to what comes from the coarser one, and refines ("refinenet").
 
     The coarsest level has no coarser one: it is made with `has_skip=False` and is given only its features.
     """
 
     def __init__(self, channels: int, *, has_skip: bool, spherical: bool) -> None:
         super().__init__()
-        self.spherical = spherical
         self.resConfUnit1 = ResidualConvUnit(channels, spherical=spherical) if has_skip else None
         self.resConfUnit2 = ResidualConvUnit(channels, spherical=spherical)
         self.out_conv = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, coarse: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
+    def forward(self, coarse: Tensor, skip: Tensor | None) -> Tensor:
         if self.resConfUnit1 is not None and skip is not None:
             coarse = coarse + self.resConfUnit1(skip)
-        refined = self.resConfUnit2(coarse)
-        # A 1x1 convolution and a bilinear resize commute; before the resize it costs a quarter.
-        return upsample(self.out_conv(refined), size, spherical=self.spherical)
+        # The official head resizes before this. A 1x1 convolution and a bilinear resize commute: so it costs a quarter.
+        return self.out_conv(self.resConfUnit2(coarse))  # type: ignore[no-any-return]
 
 
 class DptHead(nn.Module):
@@ -103,18 +101,27 @@ class DptHead(nn.Module):
 
     def forward(self, taps: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Logits (B, outputs, H, W) from the taps of an image of `size` (H, W)."""
+        fused = upsample(self.fused(taps), half_of(size), spherical=self.spherical)
+        maps = self.output_conv1(fused)
+        if self.full_resolution:
+            return self.output_conv2(upsample(maps, size, spherical=self.spherical))  # type: ignore[no-any-return]
+        return upsample(self.output_conv2(maps), size, spherical=self.spherical)
+
+    def fused(self, taps: list[Tensor]) -> Tensor:
+        """The features (B, features, h, w) of all levels, in the size of the finest."""
         pyramid = [
             to_features(resize(project(tap)))
             for tap, project, resize, to_features in zip(
                 taps, self.projects, self.resize_layers, self.to_features, strict=True
             )
         ]
-        fused = pyramid[-1]
-        for level in range(len(pyramid) - 1, -1, -1):
-            finer = pyramid[level - 1].shape[-2:] if level else (size[0] // (PATCH // 8), size[1] // (PATCH // 8))
-            skip = pyramid[level] if level < len(pyramid) - 1 else None
-            fused = self.fusions[level](fused, skip, tuple(finer))
-        maps = self.output_conv1(fused)
-        if self.full_resolution:
-            return self.output_conv2(upsample(maps, size, spherical=self.spherical))  # type: ignore[no-any-return]
-        return upsample(self.output_conv2(maps), size, spherical=self.spherical)
+        fused: Tensor = self.fusions[-1](pyramid[-1], None)
+        for fusion, level in zip(self.fusions[-2::-1], pyramid[-2::-1], strict=True):
+            height, width = level.shape[-2:]
+            fused = fusion(upsample(fused, (height, width), spherical=self.spherical), level)
+        return fused
+
+
+def half_of(size: tuple[int, int]) -> tuple[int, int]:
+    """Of an image of `size` (H, W), the size at which the first of the output convolutions runs."""
+    return size[0] // (PATCH // 8), size[1] // (PATCH // 8)

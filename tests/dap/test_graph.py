@@ -244,6 +244,19 @@ def test_behind_a_switch_is_what_only_range_masks_need() -> None:
     assert [node.op_type for node in branches["else_branch"].node] == ["Constant"]
 
 
+def test_what_a_graph_says_of_values_behind_a_switch_is_there_too() -> None:
+    """ONNX Runtime does not look for the shapes of a branch's values around it."""
+    model = red_graph()
+    for name, kind in (("metres", TensorProto.FLOAT), ("nearer", TensorProto.BOOL)):
+        model.graph.value_info.append(helper.make_tensor_value_info(name, kind, None))
+    switched = onnx.load_from_string(with_switch(model.SerializeToString()))
+    branches = {attribute.name: attribute.g for attribute in switched.graph.node[-1].attribute}
+    assert names(switched.graph.value_info) == ["metres"]
+    assert names(branches["then_branch"].value_info) == ["nearer"]
+    left = onnx.load_from_string(without_range(model.SerializeToString()))
+    assert names(left.graph.value_info) == ["metres"]
+
+
 def test_range_masks_that_depth_itself_needs_are_behind_no_switch() -> None:
     model = red_graph()
     nodes = model.graph.node

@@ -19,6 +19,7 @@ from dap.model.dap import PixelNetwork
 from dap.models import find_model
 from model_export import onnx as exporter
 from model_export import precision as precision_module
+from model_export.lean import lean
 from model_export.onnx import export_onnx, to_graph
 from model_export.samples import scene_panoramas
 from model_export.verify import LIMITS, Agreement, Reference, reference_sets
@@ -109,10 +110,11 @@ def test_the_exported_graph_knows_that_longitude_is_a_circle_and_says_so(exporte
     np.testing.assert_allclose(rolled.depth, np.roll(straight.depth, 48, axis=2), rtol=1e-4)
 
 
-@pytest.mark.parametrize("size", [(128, 256), (256, 512)])
-def test_the_official_network_meets_its_vectors_as_onnx(size: tuple[int, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("size", "is_lean"), [((128, 256), False), ((256, 512), True)])
+def test_the_official_network_meets_its_vectors_as_onnx(size: tuple[int, int], is_lean: bool, tmp_path: Path) -> None:
     """In the graph a pixel is divided by 255 and normalised; the vectors were made without the latter."""
-    network = PixelNetwork(network_from_state(official_state("vits", seed=7)))
+    official = network_from_state(official_state("vits", seed=7)).eval()
+    network = PixelNetwork(lean(official, size) if is_lean else official)
     network.mean.zero_()
     network.std.fill_(1)
     path = tmp_path / "vits.onnx"
