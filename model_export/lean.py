@@ -1,7 +1,7 @@
 """The official network with fewer multiplications: the same function, for ONNX Runtime on a CPU in float32.
 
 There products are nearly all that a transformer waits for (docs/performance.md), so nothing but fewer of them makes it
-much faster. For other precisions, and for who has fewer bytes a second for its products, it stays as it is written.
+much faster. Other precisions and TensorRT get the network as it is written. What it is worth on a GPU was not measured.
 """
 
 import copy
@@ -59,8 +59,7 @@ class LeanHead(nn.Module):
         self.patches = size[0] * size[1] // PATCH**2
         self.head = _sharing_copy(head)
         for level in (0, 1):
-            self._refine(cast("Fusion", self.head.fusions[level]), pixels=16 // 4**level)
-        for level in (0, 1):
+            self._quicken(cast("Fusion", self.head.fusions[level]), pixels=16 // 4**level)
             self._fold_transposed(level)
         self._fold_projection(2, self.head.to_features)
         self._fold_projection(3, self.head.resize_layers)
@@ -75,8 +74,8 @@ class LeanHead(nn.Module):
         maps = self.output_conv1(self.head.fused(taps), half_of(size))
         return self.last(self.output_conv2(maps, size))  # type: ignore[no-any-return]
 
-    def _refine(self, fusion: Fusion, pixels: int) -> None:
-        """See `_quickest`."""
+    def _quicken(self, fusion: Fusion, pixels: int) -> None:
+        """Each convolution of a fusion that gives `pixels` for each patch, as `_quickest` has it."""
         for unit in (fusion.resConfUnit1, fusion.resConfUnit2):
             if unit is not None:
                 for name in ("conv1", "conv2"):
