@@ -15,7 +15,7 @@ TENSORRT := 10.0.1 10.16.1.11 11.4.0.106
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-gpu tensorrt-types check pipeline-smoke format bench bench-service bench-engine bench-roofline bench-cost bench-overload bench-soak bench-peers image image-gpu clean
+.PHONY: help demo serve test test-gpu tensorrt-types check pipeline-smoke format bench bench-service bench-engine bench-roofline bench-cost bench-gpu bench-overload bench-soak bench-peers image image-gpu clean
 
 help:
 	@echo 'make demo    a panorama in, depth, point cloud and metrics out (in $(OUT)/)'
@@ -30,7 +30,7 @@ help:
 	@echo '             bench-engine takes twelve minutes on 2 cores and what is in the repository. The rest of the tables, in $(BIN):'
 	@echo '             dap bench engine --model dap-s --against CHECKPOINT --contender eager:fp32 --contender torch:fp32 --contender onnx:fp32 --contender onnx:int8'
 	@echo '             dap bench engine --model vit-l --contender eager:fp32 --contender onnx:int8 --range masks --rounds 2'
-	@echo '             dap bench engine --model vit-l --device cuda'
+	@echo 'make bench-gpu  on a machine with an NVIDIA GPU: engines, rooflines, service and cost of the ViT-L there (in $(OUT)/gpu)'
 	@echo 'make image   build the container image of the service (docker); image-gpu: the one for an NVIDIA GPU'
 	@echo 'make clean   remove the environment and everything made'
 
@@ -82,6 +82,10 @@ bench-roofline: $(VENV)/develops
 
 bench-cost: $(VENV)/runs
 	$(BIN)/python -m benchmarks.commands cost --output $(OUT)/cost.json --picture $(OUT)/request.svg
+
+# Of what is installed; without onnxruntime-gpu or TensorRT, from any environment with torch: dap bench suite.
+bench-gpu: $(GPU)/develops
+	$(GPU)/bin/python -m benchmarks.commands suite --device cuda --output $(OUT)/gpu
 
 bench-overload: $(VENV)/runs
 	$(BIN)/python -m benchmarks.commands overload --output $(OUT)/overload.json

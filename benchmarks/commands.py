@@ -12,11 +12,12 @@ import click
 
 from benchmarks import overload
 from benchmarks.processes import describe_machine
+from dap.engines import EngineName, Precision
 from dap.engines.base import parse_device
 from dap.engines.cores import available_cores
 from dap.errors import InvalidParameter
 from dap.graph import GraphPrecision
-from dap.options import PixelSize, option, threads_option
+from dap.options import PixelSize, device_option, engine_option, option, precision_option, threads_option
 from dap.panorama import decode
 from dap.progress import log_to_stderr, progress
 from demo.run import SAMPLE
@@ -57,12 +58,27 @@ _MODEL = option(
 )
 _SIZE = option("--size", type=PixelSize(), help="WxH of the input; by default the model's own.")
 _DEVICE = option("--device", default="cpu", callback=_device, help="cpu, cuda or cuda:N.")
+_MAX_BATCH_SIZE = option(
+    "--max-batch-size",
+    type=click.IntRange(min=1, max=256),
+    default=4,
+    envvar="DAP_MAX_BATCH_SIZE",
+    help="Panoramas that run together at most, as `dap serve` is told.",
+)
+_PRICE = option("--price-per-hour", type=click.FloatRange(min=0, min_open=True), help="Of this machine, in euros.")
 _OUTPUT = option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     help="File for the numbers, JSON; they are printed as tables in any case.",
 )
+
+
+def _runtime_options(command: Command) -> Command:
+    """`--engine`, `--device`, `--precision`, `--max-batch-size`: what runs the model, served and alone."""
+    for one in (_MAX_BATCH_SIZE, precision_option, device_option, engine_option):
+        command = one(command)
+    return command
 
 
 def _network(default: str) -> Callable[[Command], Command]:
@@ -89,19 +105,32 @@ def bench() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The python of an environment made by `make bench-peers`; without it LitServe and BentoML are left out.",
 )
+@_runtime_options
 @option("--clients", default=8, help="That send one request after the other.")
 @option("--seconds", default=8.0, help="Of each turn.")
 @option("--rounds", default=5, help="Turns of each contender.")
 @_OUTPUT
 def service(
-    model: str, panorama: Path, peers: Path | None, clients: int, seconds: float, rounds: int, output: Path | None
+    model: str,
+    panorama: Path,
+    peers: Path | None,
+    engine: EngineName,
+    device: str,
+    precision: Precision,
+    max_batch_size: int,
+    clients: int,
+    seconds: float,
+    rounds: int,
+    output: Path | None,
 ) -> None:
     """Start, latency, memory; throughput and latency under load, beside the bare engine and other servers."""
+    from benchmarks.servers import Runtime
     from benchmarks.service import as_markdown, duration, measure
 
+    runtime = Runtime(engine, device, precision, max_batch_size)
     with progress("measuring (s)", duration(peers, seconds, rounds)) as advance:
-        result = measure(model, panorama.read_bytes(), peers, clients, seconds, rounds, advance)
-    machine = describe_machine()
+        result = measure(model, panorama.read_bytes(), peers, clients, seconds, rounds, advance, runtime)
+    machine = describe_machine(result.device)
     click.echo(f"{machine}\n\n{as_markdown(result)}")
     _write(output, {"machine": asdict(machine), "measured": asdict(result)})
 
@@ -109,6 +138,7 @@ def service(
 @bench.command()
 @_MODEL
 @_SENT
+@_runtime_options
 @option("--requests", default=40, help="Of each case.")
 @option(
     "--picture",
@@ -116,17 +146,32 @@ def service(
     help="Draw where the time goes, and write it here: SVG.",
 )
 @_OUTPUT
-def cost(model: str, panorama: Path, requests: int, picture: Path | None, output: Path | None) -> None:
+def cost(
+    model: str,
+    panorama: Path,
+    engine: EngineName,
+    device: str,
+    precision: Precision,
+    max_batch_size: int,
+    requests: int,
+    picture: Path | None,
+    output: Path | None,
+) -> None:
     """What a request costs beside inference. Ends with 1 if it is more than it may be."""
     from benchmarks.cost import as_list, as_markdown, measure
     from benchmarks.picture import bar_of, draw
+    from benchmarks.servers import Runtime
 
+    runtime = Runtime(engine, device, precision, max_batch_size)
     with progress("requests", 4 * requests) as advance:
-        costs = measure(model, panorama.read_bytes(), requests, advance)
-    machine = describe_machine()
+        costs = measure(model, panorama.read_bytes(), requests, advance, runtime)
+    machine = describe_machine(device)
     click.echo(f"{machine}\n\n{as_markdown(costs)}")
     if picture:
-        title = f"One request at a time, {Path(model).name}: medians, ms ({machine.processor}, {machine.cores} cores)"
+        runs_on = f"{machine.processor}, {machine.cores} cores"
+        if machine.gpu:
+            runs_on = f"{machine.gpu.name}, {runs_on}"
+        title = f"One request at a time, {Path(model).name}: medians, ms ({runs_on})"
         picture.parent.mkdir(parents=True, exist_ok=True)
         picture.write_text(draw([bar_of(cost) for cost in costs], title), encoding="utf-8")
     _write(output, {"machine": asdict(machine), "measured": as_list(costs)})
@@ -200,7 +245,7 @@ def soak(model: str, panorama: Path, requests: int, clients: int, output: Path |
 @_RUN
 @option("--seconds", default=2.0, help="Of each turn; one run takes what it takes.")
 @option("--rounds", default=5, help="Turns of each contender.")
-@option("--price-per-hour", type=click.FloatRange(min=0, min_open=True), help="Of this machine, in euros.")
+@_PRICE
 @_OUTPUT
 def engine(
     model: str,
@@ -238,7 +283,7 @@ def engine(
                 result = measure(subject, contenders, heats, pixels, setting, folder, left_out, advance)
         except RacerFailed as error:
             raise click.ClickException(str(error)) from error
-    machine = describe_machine()
+    machine = describe_machine(device)
     click.echo(f"{machine}; {setting.threads} threads\n\n{as_markdown(result)}")
     _write(output, {"machine": asdict(machine), "setting": asdict(setting), "measured": asdict(result)})
 
@@ -287,11 +332,67 @@ def roofline(
             found = graph_roofline.measure(path, pixels, threads=threads, rounds=rounds, advance=advance)
         else:
             raise InvalidParameter(f"{model} is an exported file: expected the cpu and fp32, or a checkpoint.")
-    machine = describe_machine()
+    machine = describe_machine(device)
     height, width = subject.size
     what = f"{subject.name}, {width}x{height}, batch {batch}, {precision} on {device}, {threads} threads"
     click.echo(f"{machine}; {what}\n\n{network_roofline.as_markdown(found)}")
     _write(output, {"machine": asdict(machine), "what": what, "measured": network_roofline.as_dict(found)})
+
+
+@bench.command()
+@_network("vit-l")
+@_DEVICE
+@option(
+    "--batch",
+    "batches",
+    type=click.IntRange(min=1),
+    multiple=True,
+    envvar="DAP_BENCH_SUITE_BATCH",
+    help="Panoramas at a time; give it once for each number. By default 1; on a GPU 1, 4, 8, 16. The service is "
+    "measured with batches of up to the largest.",
+)
+@option("--rounds", default=5, help="Turns of each contender.")
+@option("--seconds", default=2.0, help="Of each turn; the service has four times as many.")
+@option("--minutes", default=60.0, help="Of each part at most; one that takes longer is ended, and has failed.")
+@_PRICE
+@option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder for the tables, the pictures and the numbers; summary.md has all tables.",
+)
+def suite(
+    model: str,
+    device: str,
+    batches: tuple[int, ...],
+    rounds: int,
+    seconds: float,
+    minutes: float,
+    price_per_hour: float | None,
+    output: Path,
+) -> None:
+    """Engines, rooflines, service and cost of a network, all into one folder. Ends with 1 if a part failed.
+
+    Contenders are those that can run here; the summary says who is left out, and why. What a part measured stays when
+    another fails.
+    """
+    from benchmarks.contenders import available, find_subject
+    from benchmarks.suite import Plan, parts, run
+
+    kind, _ = parse_device(device)
+    output.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="dap-bench-") as folder:
+        subject = find_subject(model, None, [], None, Path(folder))
+        if subject.checkpoint is None:
+            raise InvalidParameter(f"{model} is an exported file: expected a checkpoint.")
+        contenders, left_out = available(kind)
+        plan = Plan(subject.checkpoint, device, batches or BATCHES[kind], contenders, rounds, seconds, price_per_hour)
+        planned = parts(plan, output)
+        with progress("parts", len(planned)) as advance:
+            failed = run(planned, 60 * minutes, left_out, output, advance)
+    click.echo((output / "summary.md").read_text())
+    if failed:
+        raise SystemExit(1)
 
 
 bench.add_command(overload.main, "overload")

@@ -1,10 +1,12 @@
 """Who takes part in `dap bench engine`: the plain network, the engines, and the files that they run."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -98,6 +100,39 @@ def _untrained(encoder: EncoderName, folder: Path) -> Path:
     size = json.dumps(_OFFICIAL_SIZE)
     save_network(DapNetwork(NetworkConfig.official(encoder)), path, {"dap.name": encoder, "dap.input_size": size})
     return path
+
+
+def available(kind: str) -> tuple[list[str], dict[str, str]]:
+    """Names for `choose` of all that has what it needs on this machine; and who has not, and why.
+
+    Args:
+        kind: `cpu` or `cuda`.
+    """
+    if kind == "cpu":
+        return list(DEFAULTS["cpu"]), {}
+    names = list(DEFAULTS["cuda"])
+    left_out: dict[str, str] = {}
+    for name, missing in (
+        ("compiled:bf16", _missing("triton") or ("" if shutil.which("cc") or shutil.which("gcc") else "a C compiler")),
+        ("onnx:fp16", _missing("onnx", "onnxscript", "cuda") or _missing_provider("CUDAExecutionProvider")),
+        ("onnx-tensorrt:fp16", _missing("onnx", "tensorrt", "cuda") or _missing_provider("TensorrtExecutionProvider")),
+        ("tensorrt:fp16", _missing("onnx", "onnxscript", "tensorrt", "cuda")),
+    ):
+        if missing:
+            left_out[name] = f"needs {missing}, not installed here"
+        else:
+            names.append(name)
+    return names, left_out
+
+
+def _missing(*libraries: str) -> str:
+    return ", ".join(library for library in libraries if find_spec(library) is None)
+
+
+def _missing_provider(provider: str) -> str:
+    import onnxruntime
+
+    return "" if provider in onnxruntime.get_available_providers() else f"an ONNX Runtime with the {provider}"
 
 
 def choose(

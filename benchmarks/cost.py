@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmarks import load, servers
 from benchmarks.load import Connection, Request
-from benchmarks.servers import FORMATS, Server
+from benchmarks.servers import DEFAULTS, FORMATS, Runtime, Server
 
 LARGE = (8192, 4096)
 GRAIN = 2.0
@@ -55,9 +55,11 @@ class Cost:
         return self.p50_ms <= self.at_most_ms
 
 
-def measure(model: str, image: bytes, requests: int, advance: Callable[[int], None]) -> list[Cost]:
+def measure(
+    model: str, image: bytes, requests: int, advance: Callable[[int], None], runtime: Runtime = DEFAULTS
+) -> list[Cost]:
     """Each case so many times, one request after the other."""
-    with servers.ours(image, model) as server:
+    with servers.ours(image, model, *runtime.options(model)) as server:
         costs = []
         for case in cases(server, image):
             costs.append(load.run(_cost(case, requests)))

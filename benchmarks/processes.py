@@ -3,12 +3,14 @@
 import os
 import platform
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
+
+import onnxruntime
 
 from dap.engines.cores import available_cores
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_DRIVER = Path("/sys/module/nvidia/version")
 
 
 @dataclass(frozen=True)
@@ -25,29 +27,68 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """A CUDA device, as torch finds it.
+
+    Attributes:
+        name: as the driver says it, `NVIDIA H200`.
+        memory_gb: gigabytes (10^9 bytes).
+        driver: its version; empty where the kernel does not tell it.
+        torch: version of torch, which names the CUDA that it is built for.
+    """
+
+    name: str
+    memory_gb: float
+    driver: str
+    torch: str
+
+    def __str__(self) -> str:
+        driver = f"driver {self.driver}, " if self.driver else ""
+        return f"{self.name}, {self.memory_gb} GB, {driver}torch {self.torch}"
+
+
+@dataclass(frozen=True)
 class Machine:
     processor: str
     cores: int
     memory_gb: float
     python: str
     onnxruntime: str
+    gpu: Gpu | None = None
 
     def __str__(self) -> str:
+        gpu = f"{self.gpu}; " if self.gpu else ""
         return (
-            f"{self.processor}, {self.cores} cores, {self.memory_gb} GB; "
+            f"{gpu}{self.processor}, {self.cores} cores, {self.memory_gb} GB; "
             f"Python {self.python}, ONNX Runtime {self.onnxruntime}"
         )
 
 
-def describe_machine() -> Machine:
+def describe_machine(device: str = "cpu") -> Machine:
+    """This machine, and of its GPUs the one that was measured.
+
+    Args:
+        device: `cpu`, `cuda` or `cuda:N`.
+    """
     processors = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     return Machine(
         processor=processors[0] if processors else platform.machine(),
         cores=available_cores(),
         memory_gb=round(_field("/proc/meminfo", "MemTotal") / 1e9, 1),
         python=platform.python_version(),
-        onnxruntime=version("onnxruntime"),
+        onnxruntime=onnxruntime.__version__,
+        gpu=_gpu(device) if device.startswith("cuda") else None,
     )
+
+
+def _gpu(device: str) -> Gpu | None:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return None
+    properties = torch.cuda.get_device_properties(device)
+    driver = _DRIVER.read_text().strip() if _DRIVER.exists() else ""
+    return Gpu(properties.name, round(properties.total_memory / 1e9, 1), driver, torch.__version__)
 
 
 def tree(pid: int) -> list[int]:

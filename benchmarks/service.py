@@ -2,7 +2,7 @@
 
 All that are compared take turns in one run, so that a change of the machine's mood falls on each. The bare engine is
 ours on pixels that are decoded already, at the better of two batch sizes: nothing that decodes and encodes on the same
-cores can be faster.
+cores can be faster. On a GPU it has as many callers as it runs batches at a time, as the service gives it.
 """
 
 import statistics
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,17 +24,14 @@ from benchmarks import load, servers
 from benchmarks.load import Load
 from benchmarks.metrics import Batches, read_batches
 from benchmarks.processes import resident_mb, usage
-from benchmarks.servers import Server
-from dap.engines import create_engine
+from benchmarks.servers import DEFAULTS, Runtime, Server
 from dap.engines.base import Engine
 from dap.formats.depth import DEPTH_FORMATS
-from dap.models import find_model
 from dap.panorama import decode
 
 STARTS = 3
 SEQUENTIAL_S = 5.0
 WARM_UP_S = 1.5
-ENGINE_BATCHES = (1, 4)
 OPEN_LOOP_SHARES = (0.5, 0.8)
 SEED = 2026
 
@@ -94,6 +92,7 @@ class Contender:
 class Result:
     """All that one run measured; rows as `Contender.row` says."""
 
+    device: str
     alone: Alone
     resident_peak_mb: float
     engine_per_s: float
@@ -111,6 +110,7 @@ def measure(
     seconds: float,
     rounds: int,
     advance: Callable[[int], None],
+    runtime: Runtime = DEFAULTS,
 ) -> Result:
     """All of it, in one run.
 
@@ -122,20 +122,23 @@ def measure(
         seconds: of each turn.
         rounds: turns of each contender.
         advance: told of the seconds that have been measured; see `duration`.
+        runtime: of ours and of the bare engine.
     """
-    starts = [ready_seconds(model, image) for _ in range(STARTS - 1)]
-    engine = create_engine(find_model(model))
-    engine.warm_up(ENGINE_BATCHES)
+    options = runtime.options(model)
+    starts = [ready_seconds(model, image, options) for _ in range(STARTS - 1)]
+    engine = runtime.create(model)
+    batch_sizes = (1, runtime.max_batch_size)
+    engine.warm_up(batch_sizes)
     pixels = decode(image, size=engine.input_size).pixels
     with ExitStack() as stack:
-        ours = stack.enter_context(servers.ours(image, model))
+        ours = stack.enter_context(servers.ours(image, model, *options))
         alone = measure_alone(ours, [*starts, ours.ready_s])
         others = [stack.enter_context(peer) for peer in (_peers(image, model, peers) if peers else ())]
         contenders = [
             Contender(server, answer_format) for server in (ours, *others) for answer_format in servers.FORMATS
         ]
         check(contenders)
-        bare = BareEngine(engine, pixels)
+        bare = BareEngine(engine, pixels, batch_sizes)
         for _ in range(rounds):
             bare.take_turn(seconds)
             advance(round(seconds))
@@ -151,6 +154,7 @@ def measure(
                 advance(round(2 * seconds))
             opened[f"{share:g}"] = [racer.row(bare.per_s) for racer in racers]
         return Result(
+            engine.device,
             alone,
             resident_mb(ours.pid, "VmHWM"),
             bare.per_s,
@@ -173,8 +177,8 @@ def _peers(image: bytes, model: str, python: Path) -> Iterator[Any]:
     yield servers.bentoml(image, model, python)
 
 
-def ready_seconds(model: str, image: bytes) -> float:
-    with servers.ours(image, model) as server:
+def ready_seconds(model: str, image: bytes, options: Sequence[str]) -> float:
+    with servers.ours(image, model, *options) as server:
         return server.ready_s
 
 
@@ -217,19 +221,27 @@ def check(contenders: Sequence[Contender]) -> None:
 class BareEngine:
     """The engine alone, its batch sizes in turns."""
 
-    def __init__(self, engine: Engine, pixels: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, engine: Engine, pixels: npt.NDArray[np.uint8], batch_sizes: Sequence[int]) -> None:
         self._engine = engine
-        self._batches = [np.stack([pixels] * size) for size in ENGINE_BATCHES]
-        self._turns: dict[int, list[tuple[float, float]]] = {size: [] for size in ENGINE_BATCHES}
+        self._callers = 1 if engine.device == "cpu" else engine.lanes  # on a CPU who is alone has all cores
+        self._batches = [np.stack([pixels] * size) for size in batch_sizes]
+        self._turns: dict[int, list[tuple[float, float]]] = {size: [] for size in batch_sizes}
 
     def take_turn(self, seconds: float) -> None:
         for batch in self._batches:
-            cpu, started, runs = time.process_time(), time.perf_counter(), 0
-            while time.perf_counter() < started + seconds / len(self._batches):
-                self._engine.infer(batch)
-                runs += len(batch)
+            cpu, started = time.process_time(), time.perf_counter()
+            ends = started + seconds / len(self._batches)
+            with ThreadPoolExecutor(self._callers) as callers:
+                runs: int = sum(callers.map(partial(self._run_until, ends), [batch] * self._callers))
             per_s = runs / (time.perf_counter() - started)
             self._turns[len(batch)].append((per_s, 1000 * (time.process_time() - cpu) / runs))
+
+    def _run_until(self, ends: float, batch: npt.NDArray[np.uint8]) -> int:
+        runs = 0
+        while time.perf_counter() < ends:
+            self._engine.infer(batch)
+            runs += len(batch)
+        return runs
 
     @property
     def per_s(self) -> float:

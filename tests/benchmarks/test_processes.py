@@ -1,10 +1,16 @@
-"""What /proc says of a process and its children."""
+"""What /proc says of a process and its children, and what machine this is."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
 
 from benchmarks import processes
+from benchmarks.processes import describe_machine
 
 
 def test_processor_seconds_are_read_whatever_the_process_is_called() -> None:
@@ -31,3 +37,14 @@ def test_of_a_process_that_has_ended_nothing_is_left() -> None:
     child.wait()
     assert processes.tree(child.pid) == []
     assert processes.usage(child.pid) == processes.Usage(0.0, 0.0)
+
+
+def test_of_a_gpu_its_name_and_its_driver_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = tmp_path / "version"
+    driver.write_text("580.159.04\n")
+    found = SimpleNamespace(name="NVIDIA H200", total_memory=150_754_820_096)
+    monkeypatch.setattr(processes, "_DRIVER", driver)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: {"cuda:1": found}[device])
+    assert describe_machine().gpu is None
+    machine = describe_machine("cuda:1")
+    assert str(machine).startswith(f"NVIDIA H200, 150.8 GB, driver 580.159.04, torch {torch.__version__}; ")
