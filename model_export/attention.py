@@ -133,18 +133,23 @@ class _Turn(NamedTuple):
 
 
 def fuse_rotary(model: ModelProto) -> None:
-    """Write each turn of queries and keys, (batch, tokens, 2, heads, head width), as one operator."""
+    """Write each turn of (batch, tokens, parts, heads, head width), queries, keys or both, as one operator.
+
+    Args:
+        model: with the shapes of its values (`value_info`).
+    """
     graph = model.graph
     made = {name: node for node in graph.node for name in node.output}
     turns = {node.output[0]: turn for node in graph.node if (turn := _turn(node, made))}
     if not turns:
         return
-    heads = next(helper.get_node_attr_value(node, "num_heads") for node in graph.node if node.op_type == ATTENTION)
+    shapes = {value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in graph.value_info}
+    *_, heads, width = shapes[next(iter(turns))]
     graph.initializer.extend(
         helper.make_tensor(name, TensorProto.INT64, (len(numbers),), numbers)
         for name, numbers in (
             ("rotary_side_by_side", (0, 0, -1)),
-            ("rotary_apart", (0, 0, 2, heads, -1)),
+            ("rotary_apart", (0, 0, -1, heads, width)),
             ("rotary_first", (0,)),
             ("rotary_inner_axes", (1, 2)),
         )
@@ -155,7 +160,7 @@ def fuse_rotary(model: ModelProto) -> None:
         if turn := turns.get(node.output[0]):
             if node.output[0] == next(iter(turns)):
                 nodes += _tables(turn)
-            nodes += _rotary(turn, node.output[0], 2 * heads)
+            nodes += _rotary(turn, node.output[0], shapes[node.output[0]][2] * heads)
         elif inner.isdisjoint(node.output):
             nodes.append(node)
     copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_Layer = TypeVar("_Layer", nn.Conv2d, nn.ConvTranspose2d)
+_Layer = TypeVar("_Layer", nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 ONES = 16

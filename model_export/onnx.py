@@ -49,9 +49,8 @@ def export_onnx(
 ) -> tuple[Agreement, ...]:
     """Write `network` to `path`, unless what would be written disagrees with it on any set of panoramas.
 
-    In float32 for ONNX Runtime the heads of an official network are written with fewer multiplications
-    (`model_export.lean`). In less than float32 some layers stay float32, and in `fp8` float16: as few as keep the limit
-    of the precision.
+    In float32 for ONNX Runtime the network is written with less to compute (`model_export.lean`). In less than float32
+    some layers stay float32, and in `fp8` float16: as few as keep the limit of the precision.
 
     Args:
         network: in evaluation mode.
@@ -152,11 +151,10 @@ def to_graph(network: PixelNetwork, metadata: GraphMetadata) -> onnx.ModelProto:
         raise ExportError("torch gave no ONNX program.")
     graph: onnx.ModelProto = program.model_proto
     _strip(graph)
-    if any(isinstance(module, LeanHead) for module in network.modules()):
-        own_weights(graph)
-    else:
-        graph.graph.ClearField("value_info")  # it can be inferred
     fuse_rotary(graph)
+    own_weights(graph)
+    if not any(isinstance(module, LeanHead) for module in network.modules()):
+        graph.graph.ClearField("value_info")  # it can be inferred
     say_meaning(graph)
     graph.graph.name = metadata.name
     onnx.helper.set_model_props(graph, metadata.entries())

@@ -1,22 +1,23 @@
-"""Heads with fewer multiplications: what the official heads say, to rounding."""
+"""Networks with less to compute: what the official heads say, to rounding."""
 
 import pytest
 import torch
 from onnx import TensorProto, helper
+from torch import nn
 
+from dap.model.attention import LayerScale
 from dap.model.config import EncoderName, NetworkConfig
 from dap.model.dap import DapNetwork
 from dap.model.dpt import DptHead
 from dap.model.flop import counting, network_flop
+from model_export.blocks import LeanBlock
 from model_export.enlargement import EnlargedConv2d
-from model_export.lean import LeanHead, lean, own_weights
+from model_export.lean import LeanHead, folded_head, lean, own_weights
 from model_export.winograd import WinogradConv2d
 
 
-def test_a_lean_head_says_what_the_head_says() -> None:
-    torch.manual_seed(0)
-    size, taps, features = (256, 512), (12, 12, 12, 12), 16
-    head = DptHead(
+def _head(taps: tuple[int, ...], features: int) -> DptHead:
+    return DptHead(
         taps,
         levels=(features // 4, features // 2, 2 * features, 2 * features),
         features=features,
@@ -25,6 +26,12 @@ def test_a_lean_head_says_what_the_head_says() -> None:
         full_resolution=True,
         spherical=False,
     )
+
+
+def test_a_lean_head_says_what_the_head_says() -> None:
+    torch.manual_seed(0)
+    size, taps = (256, 512), (12, 12, 12, 12)
+    head = _head(taps, features=16)
     found = LeanHead(head, size)
     kinds = {type(module) for module in found.modules()}
     assert {EnlargedConv2d, WinogradConv2d} <= kinds
@@ -35,7 +42,19 @@ def test_a_lean_head_says_what_the_head_says() -> None:
         torch.testing.assert_close(found(patches, size), expected, rtol=0, atol=2e-5 * expected.std().item())
 
 
-@pytest.mark.parametrize(("encoder", "most"), [("vit-b", 0.82), ("vit-l", 0.79)])
+@torch.no_grad()
+def test_a_head_of_which_layers_are_folded_says_what_the_head_says() -> None:
+    torch.manual_seed(0)
+    head = _head(taps=(12, 12, 12, 12), features=16)
+    patches = [torch.randn(1, 12, 4, 8) for _ in range(4)]
+    expected = head(patches, (64, 128))
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(
+        folded_head(head)(patches, (64, 128)), expected, rtol=0, atol=1e-5 * expected.std().item()
+    )
+
+
+@pytest.mark.parametrize(("encoder", "most"), [("vit-s", 0.985), ("vit-b", 0.82), ("vit-l", 0.79)])
 def test_an_official_network_takes_fewer_multiplications(encoder: EncoderName, most: float) -> None:
     config, size = NetworkConfig.official(encoder), (512, 1024)
     with torch.device("meta"), torch.no_grad():
@@ -45,26 +64,35 @@ def test_an_official_network_takes_fewer_multiplications(encoder: EncoderName, m
     assert counter.get_total_flops() < most * network_flop(config, size)
 
 
-def test_a_network_of_few_features_is_left() -> None:
+def test_heads_of_few_features_are_folded_and_no_more() -> None:
     with torch.device("meta"):
-        network = DapNetwork(NetworkConfig.official("vit-s")).eval()
-    assert lean(network, (512, 1024)) is network
+        network = lean(DapNetwork(NetworkConfig.official("vit-s")).eval(), (512, 1024))
+    assert not {type(module) for module in network.modules()} & {LeanHead, EnlargedConv2d, WinogradConv2d}
 
 
-def test_the_network_that_it_is_made_of_stays_as_it_is_and_shares_its_encoder() -> None:
+def test_the_network_that_it_is_made_of_stays_as_it_is_and_shares_what_is_not_changed() -> None:
     with torch.device("meta"):
         network = DapNetwork(NetworkConfig.official("vit-b")).eval()
-    names = list(network.state_dict())
+    kinds = [type(module) for module in network.modules()]
     changed = lean(network, (512, 1024))
-    assert list(network.state_dict()) == names
-    assert all(map(lambda a, b: a is b, network.encoder.parameters(), changed.encoder.parameters()))
+    assert [type(module) for module in network.modules()] == kinds
+    assert changed.encoder.get_parameter("patch_embed.weight") is network.encoder.get_parameter("patch_embed.weight")
     assert not changed.training
 
 
-def test_a_network_that_knows_that_longitude_is_a_circle_is_left() -> None:
-    with torch.device("meta"):
-        network = DapNetwork(NetworkConfig(encoder="hybrid-xs")).eval()
-    assert lean(network, (64, 128)) is network
+@torch.no_grad()
+def test_a_network_that_knows_that_longitude_is_a_circle_keeps_its_heads_and_its_answer() -> None:
+    torch.manual_seed(0)
+    network = DapNetwork(NetworkConfig(encoder="hybrid-xs")).eval()
+    for module in network.modules():
+        if isinstance(module, LayerScale):
+            nn.init.normal_(module.gamma)
+    changed, images = lean(network, (64, 128)), torch.rand(1, 3, 64, 128)
+    kinds = [type(module) for module in changed.modules()]
+    assert kinds.count(LeanBlock) == len(network.encoder.get_submodule("blocks"))  # type: ignore[arg-type]
+    assert kinds.count(DptHead) == 2
+    for found, expected in zip(changed(images), network(images), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_convolutions_that_share_their_weights_get_each_their_own() -> None:

@@ -88,7 +88,7 @@ def test_no_draft_is_left_beside_the_file(exported: Path) -> None:
 
 
 def test_the_same_network_gives_the_same_bytes(checkpoint: Path, exported: Path, metadata: GraphMetadata) -> None:
-    graph = to_graph(PixelNetwork(load_network(checkpoint)), metadata)
+    graph = to_graph(PixelNetwork(lean(load_network(checkpoint), metadata.input_size)), metadata)
     assert graph.SerializeToString(deterministic=True) == exported.read_bytes()
 
 
