@@ -30,8 +30,9 @@ class LeanAttention(nn.Module):
         batch, count, width = tokens.shape
         apart = (batch, count, 1, self.heads, width // self.heads)
         query, key = (rotation.turn(part(tokens).reshape(apart)) for part in (self.query, self.key))
-        by_head = (part[:, :, 0].transpose(1, 2) for part in (query, key, self.value(tokens).reshape(apart)))
-        mixed = F.scaled_dot_product_attention(*by_head)
+        value = self.value(tokens).reshape(apart)
+        query, key, value = (part[:, :, 0].transpose(1, 2) for part in (query, key, value))
+        mixed = F.scaled_dot_product_attention(query, key, value)
         return self.proj(mixed.transpose(1, 2).reshape(batch, count, width))  # type: ignore[no-any-return]
 
 

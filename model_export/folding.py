@@ -92,5 +92,5 @@ def _bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
 def loaded(layer: _Layer, weight: Tensor, bias: Tensor | None) -> _Layer:
     """`layer`, made on the device "meta", with these parameters."""
     layer.weight = nn.Parameter(weight, requires_grad=False)
-    layer.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    layer.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=False))
     return layer
