@@ -5,6 +5,7 @@ bring a CUDA runtime of their own and need nothing but the driver.
 """
 
 import ctypes
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,25 @@ import numpy.typing as npt
 from dap.errors import EngineUnavailable
 
 _KERNEL_MODULE = Path("/sys/module/nvidia/version")
+
+
+def log_cpu(log: logging.Logger, message: str) -> None:
+    """Log that an engine which may take either has taken the CPU.
+
+    It is a warning, and says what to do, where the kernel has NVIDIA's driver: that loads for a GPU alone.
+
+    Args:
+        log: of the engine.
+        message: that it has, and why; a sentence without its full stop.
+    """
+    if _KERNEL_MODULE.exists():
+        log.warning(
+            "%s. This machine has an NVIDIA GPU, which stays idle: docs/gpu.md says what it needs; ask for the device "
+            "cpu if it is to stay idle.",
+            message,
+        )
+    else:
+        log.info("%s", message)
 
 
 class CudaError(RuntimeError):

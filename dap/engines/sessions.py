@@ -15,7 +15,7 @@ from dap.engines import Provider
 from dap.engines.arena import ARENA
 from dap.engines.assignment import CPU, CPU_INSTEAD, RECORDED, require_work_on_gpu
 from dap.engines.base import parse_device
-from dap.engines.cuda import CudaDevice
+from dap.engines.cuda import CudaDevice, log_cpu
 from dap.engines.memory import give_back
 from dap.engines.tensorrt_builder import cast_pixels
 from dap.engines.tensorrt_provider import NOT_FOUND, TENSORRT, ProviderPlans, not_found, require_tensorrt
@@ -92,9 +92,10 @@ def open_session(
 
     Args:
         path: the ONNX file.
-        device: `cpu`, `cuda` or `cuda:N`; `auto` for the GPU where ONNX Runtime is built for one, else the CPU. With
-            `,cpu` after it, as in `cuda,cpu`, the CPU stands in for a GPU that does not start, or does not run all of
-            the work, and a warning says so. Without it that is an error: nobody serves on the CPU without knowing.
+        device: `cpu`, `cuda` or `cuda:N`; `auto` for the GPU where ONNX Runtime is built for one, else the CPU, with a
+            warning where the machine has an NVIDIA GPU. With `,cpu` after it, as in `cuda,cpu`, the CPU stands in for a
+            GPU that does not start, or does not run all of the work, and a warning says so. Without it that is an
+            error: nobody serves on the CPU without knowing.
         threads: that work on one panorama on the CPU.
         gpu_arena_gb: gigabytes of a GPU's memory that the session's arena grows to at most, weights among them; by
             default as far as there is any. A run that needs more fails as one for which there is no room.
@@ -112,8 +113,11 @@ def open_session(
     if kind == "cpu" and provider != "auto":
         raise EngineUnavailable(f"The provider {provider} is for GPUs: expected the device auto, cuda or cuda:N.")
     has_cuda = _CUDA in ort.get_available_providers()
-    if kind == "cpu" or (kind == "auto" and provider == "auto" and not has_cuda):
-        _log.info("onnx engine: cpu with %d threads, %s", threads, "as asked for" if kind == "cpu" else _without_cuda())
+    if kind == "cpu":
+        _log.info("onnx engine: cpu with %d threads, as asked for", threads)
+        return Opened(new_session(path, threads, [CPU]))
+    if kind == "auto" and provider == "auto" and not has_cuda:
+        log_cpu(_log, f"onnx engine: cpu with {threads} threads, {_without_cuda()}")
         return Opened(new_session(path, threads, [CPU]))
     try:
         if not has_cuda:

@@ -11,6 +11,7 @@ import torch
 from dap.engines import Execution, Precision
 from dap.engines.base import Inference, check_finite, check_panoramas, parse_device
 from dap.engines.cores import available_cores
+from dap.engines.cuda import log_cpu
 from dap.engines.failures import as_engine_error
 from dap.engines.torch_cuda import CudaLanes
 from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid
@@ -134,6 +135,9 @@ def _choose_device(device: str) -> torch.device:
         return torch.device("cuda", number or 0)
     if kind == "cuda" and wanted == device:
         raise EngineUnavailable(f"{device} was asked for, and torch finds {count} CUDA devices here.")
-    level = logging.WARNING if kind == "cuda" else logging.INFO
-    _log.log(level, "torch engine: cpu: torch finds %d CUDA devices here, and %s was asked for", count, device)
+    if kind == "cuda":
+        _log.warning("torch engine: cpu: torch finds %d CUDA devices here, and %s was asked for", count, device)
+    else:
+        built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+        log_cpu(_log, f"torch engine: cpu: torch {torch.__version__}, which is built {built}, finds no GPU")
     return torch.device("cpu")

@@ -369,6 +369,22 @@ def test_without_a_gpu_build_cuda_is_unavailable_and_auto_is_the_cpu(
     assert opened(red, device="cuda,cpu").device == "cpu"
 
 
+@pytest.mark.parametrize("driver", [True, False])
+def test_the_cpu_that_nobody_asked_for_is_a_warning_where_the_machine_has_a_gpu(
+    red: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, driver: bool
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr("dap.engines.cuda._KERNEL_MODULE", tmp_path if driver else tmp_path / "nowhere")
+    with caplog.at_level(logging.INFO, "dap.engines.sessions"):
+        for device in ("auto", "cpu"):
+            assert opened(red, device=device, threads=1).device == "cpu"
+    unasked, asked = caplog.records
+    assert unasked.levelno == (logging.WARNING if driver else logging.INFO)
+    assert "cpu with 1 threads, this ONNX Runtime is built without CUDA" in unasked.message
+    assert ("stays idle: docs/gpu.md says what it needs" in unasked.message) == driver
+    assert (asked.levelno, asked.message) == (logging.INFO, "onnx engine: cpu with 1 threads, as asked for")
+
+
 def test_where_one_onnx_runtime_has_overwritten_the_other_the_log_and_the_error_say_so(
     red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """The torch engine: the same protocol over checkpoints."""
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,22 @@ def test_a_gpu_that_is_not_here_is_unavailable(checkpoint: Path, monkeypatch: py
         TorchEngine(checkpoint, find_model(checkpoint), device="cuda:1")
     stand_in = TorchEngine(checkpoint, find_model(checkpoint), device="cuda:1,cpu", threads=1, execution="graphs")
     assert (stand_in.device, stand_in.lanes) == ("cpu", 1)
+
+
+@pytest.mark.parametrize("driver", [True, False])
+def test_the_cpu_that_nobody_asked_for_is_a_warning_where_the_machine_has_a_gpu(
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    driver: bool,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("dap.engines.cuda._KERNEL_MODULE", tmp_path if driver else tmp_path / "nowhere")
+    with caplog.at_level(logging.INFO, "dap.engines.torch"):
+        assert TorchEngine(checkpoint, find_model(checkpoint), threads=1).device == "cpu"
+        TorchEngine(checkpoint, find_model(checkpoint), device="cpu", threads=1)
+    (record,) = caplog.records
+    assert record.levelno == (logging.WARNING if driver else logging.INFO)
+    assert f"cpu: torch {torch.__version__}, which is built" in record.message
+    assert ("stays idle: docs/gpu.md says what it needs" in record.message) == driver
