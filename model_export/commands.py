@@ -1,7 +1,9 @@
 """The sub-commands `dap export` and `dap verify`."""
 
 import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,19 +19,27 @@ from dap.graph import GRAPH_PRECISIONS, GraphMetadata, GraphPrecision, read_grap
 from dap.model.checkpoints import load_network
 from dap.models import Model, find_model, model_file, sibling_path
 from dap.options import PixelSize, device_option, json_option, option, provider_option, threads_option
-from dap.resolutions import batch_limit
+from dap.resolutions import Size, batch_limit
 from model_export.onnx import Target, export_onnx
 from model_export.samples import read_panoramas
 from model_export.tensorrt import export_tensorrt
-from model_export.verify import LIMITS, Agreement, Reference, compare_and_close, compare_by_onnx, reference_sets
+from model_export.verify import (
+    LIMITS,
+    Agreement,
+    Reference,
+    compare_and_close,
+    compare_by_onnx,
+    reference_sets,
+    synthetic_set,
+)
 
 panorama_option = option(
     "--panorama",
     type=click.Path(exists=True, path_type=Path),
     multiple=True,
-    help="Panorama to compare on, or folder of them; give it once for each. They come beside six that are drawn here, "
-    "in less than fp32 rendered scenes that nothing is calibrated on. Each of the two sets is held to the limits by "
-    "itself.",
+    help="Panorama to compare on, or folder of them; give it once for each. They come beside six rendered scenes that "
+    "nothing is calibrated on (two in fp32 where the network is large) and, in fp32, six synthetic pictures. Each set is "
+    "held to the limits by itself.",
 )
 
 
@@ -113,8 +123,8 @@ def export(
 ) -> None:
     """Write a checkpoint as a file that the service runs without torch, for each size.
 
-    A file is compared with the network first, on what `dap verify` would compare it on, and is not written if the two
-    disagree.
+    A file is compared with the network first, on what `dap verify` would compare it on, and so is its plan. If one of
+    them disagrees none is written, and files that stand there already stay as they are.
     """
     torch.set_num_threads(threads or available_cores())
     source, path = _checkpoint(model)
@@ -131,17 +141,19 @@ def export(
     )
     outputs = {size: output if size == sizes[0] else sibling_path(output, size) for size in sizes}
     found: list[tuple[Path, tuple[Agreement, ...]]] = []
-    unbuilt: list[tuple[Path, int, tuple[Reference, ...]]] = []
-    for size, file in outputs.items():
-        panoramas, pictures = (read_panoramas(paths, size) for paths in (panorama, calibration))
-        references = reference_sets(network, panoramas, precision, size)
-        agreements = export_onnx(network, replace(metadata, input_size=size), file, references, pictures, target)
-        found.append((file, agreements))
+    references: dict[Size, tuple[Reference, ...]] = {}
+    with _placed_together([*outputs.values()]) as drafts:
+        for size, file in outputs.items():
+            panoramas, pictures = (read_panoramas(paths, size) for paths in (panorama, calibration))
+            references[size] = reference_sets(network, panoramas, precision, size)
+            of_size = replace(metadata, input_size=size)
+            found.append((file, export_onnx(network, of_size, drafts[file], references[size], pictures, target)))
         if target == "tensorrt":
-            unbuilt.append((file, batch_limit(max_batch_size, size, sizes[0]), references))
+            for size, file in outputs.items():
+                largest = batch_limit(max_batch_size, size, sizes[0])
+                plans = export_tensorrt(drafts[file], references[size], device=device, max_batch_size=largest)
+                found.append((file, plans))
     find_model(output)  # what is left beside it of an older export is told now, and not when it is served
-    for file, largest, references in unbuilt:
-        found.append((file, export_tensorrt(file, references, device=device, max_batch_size=largest)))
     _report(found, as_json)
 
 
@@ -195,8 +207,8 @@ def verify(
             found.append((file, compare_and_close(engine, references, of_file.precision)))
     if "torch" in engines:
         size = source.input_size
-        exact = reference_sets(network, read_panoramas(panorama, size), "fp32", size)
-        lower = (*reference_sets(network, None, "bf16", size), *exact[1:])
+        lower = reference_sets(network, read_panoramas(panorama, size), "bf16", size)
+        exact = (synthetic_set(network, size), *lower)
         for precision in PRECISIONS:
             engine = create_engine(source, "torch", device=device, threads=threads, precision=precision)
             references = exact if precision == "fp32" else lower
@@ -209,6 +221,18 @@ def verify(
     for _, agreements in found:
         for agreement in agreements:
             agreement.require()
+
+
+@contextmanager
+def _placed_together(paths: Sequence[Path]) -> Iterator[dict[Path, Path]]:
+    """A draft of each file, under the same name beside it. When all is well they take their places, else they go."""
+    folder = paths[0].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as apart:
+        drafts = {path: Path(apart) / path.name for path in paths}
+        yield drafts
+        for path, draft in drafts.items():
+            draft.replace(path)
 
 
 def _checkpoint(name_or_path: str) -> tuple[Model, Path]:
@@ -236,7 +260,7 @@ def _report(found: Sequence[tuple[Path, Sequence[Agreement]]], as_json: bool) ->
     for path, agreement in each:
         click.echo(
             f"{path}, {path.stat().st_size / 1e6:.1f} MB, {agreement.precision} by {agreement.engine}, "
-            f"against the network on {agreement.panoramas} panoramas, {agreement.source}:"
+            f"against the network on {agreement.panoramas} {agreement.source} panoramas:"
         )
         limits = LIMITS[agreement.precision]
         for name, value in asdict(agreement).items():

@@ -15,10 +15,12 @@ def export_tensorrt(
     """Build the plans of the ONNX file at `path`, with range masks and without, and compare them with the network.
 
     Those that fit and are kept already are not built. They are kept where the engine `tensorrt` looks for them
-    (`dap.engines.plans`), unless one disagrees on any set of panoramas.
+    (`dap.engines.plans`), unless one disagrees on any set of panoramas. Whoever opens the file after that has them
+    built anew and compared with nothing, so a file that is not blessed is not to be left where it would be served.
 
     Args:
-        path: as `model_export.onnx.export_onnx` writes it.
+        path: as `model_export.onnx.export_onnx` writes it. Plans are of its content and go with the file wherever it is
+            moved.
         references: what the network says of each set (`model_export.verify.reference_sets`).
         device: `auto`, `cuda` or `cuda:N`.
         max_batch_size: panoramas that will run together at most.

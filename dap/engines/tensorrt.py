@@ -115,7 +115,7 @@ class TensorrtEngine:
                 self.infer(np.zeros((batch_size, *(size or self.input_size), 3), np.uint8), in_range=in_range)
 
     def discard_plans(self) -> None:
-        """Have the plans never loaded again: they do not say what they should."""
+        """Forget the plans that are kept of this file: whoever opens it next has them built anew, in the same way."""
         for in_range in (True, False):
             self._folder.discard(replace(self._key, in_range=in_range).plan())
 

@@ -23,7 +23,7 @@ from model_export.quantize import FLOAT32_LAYERS, Quantizer
 from model_export.samples import sample_panoramas, scene_panoramas
 from model_export.symmetric import SymmetricQuantizer
 from model_export.tensorrt import export_tensorrt
-from model_export.verify import Reference, reference_sets
+from model_export.verify import LIMITS, Reference, reference_sets
 from tests.dap.engines.tensorrt_doubles import FakeTensorrt, install
 from tests.gpu import require_gpu
 from tests.model_export.test_verify import PERFECT
@@ -91,8 +91,8 @@ def test_plans_that_agree_with_the_network_are_kept(trt: FakeTensorrt, exported:
 def test_plans_that_do_not_on_any_set_of_panoramas_are_not(
     trt: FakeTensorrt, exported: Path, reference: Reference
 ) -> None:
-    wrong = replace(reference, depth=1.1 * reference.depth, source="drawn")
-    with pytest.raises(VerificationFailed, match=r"on 3 panoramas, drawn: .*absrel is"):
+    wrong = replace(reference, depth=1.1 * reference.depth, source="rendered")
+    with pytest.raises(VerificationFailed, match=r"on 3 rendered panoramas: .*absrel is"):
         export_tensorrt(exported, [wrong, reference])
     assert trt.cuda.memory == {}
     export_tensorrt(exported, [reference])
@@ -126,7 +126,45 @@ def test_dap_export_builds_what_dap_verify_and_the_engine_then_find(
     assert len(trt.builds) == 2
 
 
-def test_a_plan_is_held_to_the_panoramas_given_apart_from_those_drawn_with_what_the_network_said_of_them_once(
+def test_a_file_whose_plan_disagrees_is_not_written_and_what_stood_there_stays(
+    trt: FakeTensorrt, no_export: None, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left in its place it would be served: the engine builds a plan that it does not find, and compares nothing."""
+    monkeypatch.setitem(LIMITS, "fp32", {"absrel": 0.0})
+    path = tmp_path / "out" / "tiny.onnx"
+    arguments = [*map(str, ["--model", checkpoint, "--to", "tensorrt", "--output", path, "--threads", "1"])]
+    assert isinstance(CliRunner().invoke(export, arguments).exception, VerificationFailed)
+    assert [*path.parent.iterdir()] == []
+    path.write_bytes(b"the last good one")
+    assert isinstance(CliRunner().invoke(export, arguments).exception, VerificationFailed)
+    assert [(entry.name, entry.read_bytes()) for entry in path.parent.iterdir()] == [
+        ("tiny.onnx", b"the last good one")
+    ]
+    assert not list((tmp_path / "home").rglob("*.plan"))
+
+
+def test_of_several_sizes_no_file_is_written_where_the_plan_of_one_disagrees(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export_onnx(network: object, metadata: object, path: Path, *others: object) -> object:
+        path.write_bytes(b"a graph")
+        return (PERFECT,)
+
+    def export_tensorrt(path: Path, *others: object, **options: object) -> object:
+        replace(PERFECT, absrel=1.0 if path.name == "tiny@256x128.onnx" else 0.0).require()
+        return (PERFECT,)
+
+    monkeypatch.setattr(commands, "export_onnx", export_onnx)
+    monkeypatch.setattr(commands, "export_tensorrt", export_tensorrt)
+    monkeypatch.setattr(commands, "reference_sets", lambda *_: ())
+    arguments = ["--model", checkpoint, "--to", "tensorrt", "--output", tmp_path / "out" / "tiny.onnx"]
+    arguments += ["--size", "128x64", "--size", "256x128", "--threads", "1"]
+    result = CliRunner().invoke(export, [*map(str, arguments)])
+    assert isinstance(result.exception, VerificationFailed)
+    assert [*(tmp_path / "out").iterdir()] == []
+
+
+def test_a_plan_is_held_to_the_panoramas_given_apart_from_others_with_what_the_network_said_of_them_once(
     trt: FakeTensorrt, no_export: None, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: list[tuple[Reference, ...]] = []
@@ -142,7 +180,7 @@ def test_a_plan_is_held_to_the_panoramas_given_apart_from_those_drawn_with_what_
     result = CliRunner().invoke(export, [*map(str, arguments)], catch_exceptions=False)
     found = [entry["agreement"] for entry in json.loads(result.stdout)["agreements"]]
     by_plan = [(one["source"], one["panoramas"]) for one in found if one["engine"] == "tensorrt"]
-    assert by_plan == [("drawn", 6), ("given", 1)]
+    assert by_plan == [("synthetic", 6), ("rendered", 6), ("given", 1)]
     assert len(computed) == 1
 
 
