@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,11 +149,22 @@ def run(
         Those that failed.
     """
     outcomes: list[Outcome] = []
-    for part in planned:
-        outcomes.append(_run(part, limit_s, folder))
-        (folder / SUMMARY).write_text(summary(outcomes, left_out, folder), encoding="utf-8")
-        advance(1)
+    with _ended_by_sigterm():
+        for part in planned:
+            outcomes.append(_run(part, limit_s, folder))
+            (folder / SUMMARY).write_text(summary(outcomes, left_out, folder), encoding="utf-8")
+            advance(1)
     return [outcome for outcome in outcomes if outcome.failure]
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Raise SystemExit at SIGTERM, so that the part that runs, which is in a group of its own, ends too."""
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(part: Part, limit_s: float, folder: Path) -> Outcome:

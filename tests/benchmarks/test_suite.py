@@ -1,5 +1,7 @@
 """All parts of one measurement: which there are, and that none costs another its numbers."""
 
+import os
+import signal
 from itertools import pairwise
 from pathlib import Path
 
@@ -77,6 +79,17 @@ def test_a_part_that_fails_leaves_the_others_theirs_and_is_told(tmp_path: Path) 
 def test_a_part_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     (outcome,) = run([QUICK[1]], 0.01, {}, tmp_path, lambda _: None)
     assert outcome.failure == "it was not done after 0 s"
+
+
+def test_who_ends_the_suite_ends_the_part_that_runs(tmp_path: Path) -> None:
+    def end(_part: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        run(QUICK, 60, {}, tmp_path, end)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_what_cannot_run_is_left_out_with_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
