@@ -38,8 +38,8 @@ panorama_option = option(
     type=click.Path(exists=True, path_type=Path),
     multiple=True,
     help="Panorama to compare on, or folder of them; give it once for each. They come beside six rendered scenes that "
-    "nothing is calibrated on (two in fp32 where the network is large) and, in fp32, six synthetic pictures. Each set is "
-    "held to the limits by itself.",
+    "nothing is calibrated on (two in fp32 where the network is large) and, in fp32, six synthetic pictures. Each set "
+    "is held to the limits by itself.",
 )
 
 

@@ -56,8 +56,8 @@ def export_onnx(
         network: in evaluation mode.
         metadata: what the file will say of itself; its input size and precision become the graph's.
         path: the file, whole in itself; replaced at once, and only by an export that agrees.
-        references: what the network says of the sets of panoramas to hold the file to, each by itself; by default of
-            those drawn here (`model_export.verify.reference_sets`).
+        references: what the network says of the sets of panoramas to hold the file to, each by itself; by default
+            those of this project (`model_export.verify.reference_sets`).
         calibration: of `int8` and `fp8`: panoramas, uint8 (H, W, 3) of any size, on which the ranges of values are
             measured; by default those of `model_export.samples.scene_panoramas`.
         target: what is to run it fast: ONNX Runtime on the CPU, or TensorRT. They take different graphs in `int8`

@@ -133,7 +133,7 @@ def test_an_export_that_disagrees_is_not_written(
     monkeypatch.setattr(exporter, "to_graph", lambda network, metadata: red_graph(metadata))
     path = tmp_path / "tiny.onnx"
     path.write_bytes(b"the last good one")
-    with pytest.raises(VerificationFailed, match=r"on 6 panoramas, drawn: depth_absolute is"):
+    with pytest.raises(VerificationFailed, match=r"on 6 synthetic panoramas: depth_absolute is"):
         export_onnx(load_network(checkpoint), metadata, path)
     assert path.read_bytes() == b"the last good one"
     assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.onnx"]
@@ -193,12 +193,15 @@ def test_more_stays_float32_where_the_least_does_not_keep_the_limit(
 
 @pytest.fixture
 def sets(checkpoint: Path, metadata: GraphMetadata, exported: Path, monkeypatch: pytest.MonkeyPatch) -> list[Reference]:
-    """What the network says of the panoramas drawn and of some given; torch's exporter gives what it gave before."""
+    """What the network says of each set, given panoramas among them; torch's exporter gives what it gave before."""
     monkeypatch.setattr(exporter, "to_graph", lambda network, metadata: onnx.load(exported))
     return [*reference_sets(load_network(checkpoint), list(PANORAMAS), metadata.precision, metadata.input_size)]
 
 
-@pytest.mark.parametrize(("index", "said"), [(0, "on 6 panoramas, drawn: "), (1, "on 3 panoramas, given: ")])
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [(0, "on 6 synthetic panoramas: "), (1, "on 6 rendered panoramas: "), (2, "on 3 given panoramas: ")],
+)
 def test_an_export_that_disagrees_on_one_set_alone_is_not_written_and_the_error_says_on_which(
     checkpoint: Path, metadata: GraphMetadata, sets: list[Reference], tmp_path: Path, index: int, said: str
 ) -> None:
@@ -215,9 +218,9 @@ def test_more_stays_float32_where_the_least_keeps_the_limit_on_one_set_alone(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    drawn, given = (dataclasses.replace(PERFECT, precision="bf16", source=one.source) for one in sets)
+    *others, given = (dataclasses.replace(PERFECT, precision="bf16", source=one.source) for one in sets)
     far = dataclasses.replace(given, absrel=0.1)
-    found = iter([(drawn, far), (drawn, given)])
+    found = iter([(*others, far), (*others, given)])
     drafts: list[bytes] = []
 
     def compare(path: Path, references: Sequence[Reference]) -> tuple[Agreement, ...]:
@@ -227,7 +230,7 @@ def test_more_stays_float32_where_the_least_keeps_the_limit_on_one_set_alone(
 
     monkeypatch.setattr(exporter, "compare_by_onnx", compare)
     half, path = dataclasses.replace(metadata, precision="bf16"), tmp_path / "low.onnx"
-    assert export_onnx(load_network(checkpoint), half, path, sets) == (drawn, given)
+    assert export_onnx(load_network(checkpoint), half, path, sets) == (*others, given)
     assert drafts[0] != drafts[1] == path.read_bytes()
 
 

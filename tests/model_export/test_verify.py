@@ -1,9 +1,10 @@
 """The verification sees what an export gets wrong, and says by how much."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -15,8 +16,10 @@ from dap.engines.onnx import OnnxEngine
 from dap.errors import EngineUnavailable, ModelFileInvalid, VerificationFailed
 from dap.graph import GraphPrecision
 from dap.model.checkpoints import load_network
+from dap.model.config import EncoderName, NetworkConfig
+from dap.model.dap import DapNetwork
 from model_export import verify as module
-from model_export.verify import LIMITS, Agreement, Reference, compare_by_onnx, verify
+from model_export.verify import LIMITS, Agreement, Reference, Source, compare_by_onnx, reference_sets, verify
 from tests.dap.graphs import save
 
 PERFECT = Agreement(
@@ -34,12 +37,40 @@ PERFECT = Agreement(
 
 
 def test_a_true_export_agrees(checkpoint: Path, exported: Path) -> None:
-    (agreement,) = verify(exported, load_network(checkpoint))
-    agreement.require()
-    assert (agreement.engine, agreement.precision, agreement.panoramas) == ("onnx", "fp32", 6)
-    assert agreement.seam_error == pytest.approx(agreement.network_seam_error, rel=1e-3)
-    assert 0 < agreement.absrel < agreement.depth_relative < 1e-4
-    assert agreement.mask_iou > 0.999
+    found = verify(exported, load_network(checkpoint))
+    assert [agreement.source for agreement in found] == ["synthetic", "rendered"]
+    for agreement in found:
+        agreement.require()
+        assert (agreement.engine, agreement.precision, agreement.panoramas) == ("onnx", "fp32", 6)
+        assert agreement.seam_error == pytest.approx(agreement.network_seam_error, rel=1e-3)
+        assert 0 < agreement.absrel < agreement.depth_relative < 1e-4
+        assert agreement.mask_iou > 0.999
+
+
+@pytest.mark.parametrize(
+    ("precision", "encoder", "size", "sets"),
+    [
+        ("fp32", "vit-s", (512, 1024), [("synthetic", 6), ("rendered", 6)]),
+        ("fp32", "vit-l", (512, 1024), [("synthetic", 6), ("rendered", 2)]),
+        ("fp32", "vit-l", (128, 256), [("synthetic", 6), ("rendered", 6)]),
+        ("bf16", "vit-l", (512, 1024), [("rendered", 6)]),
+    ],
+)
+def test_scenes_are_fewer_only_where_the_network_is_large_and_float32(
+    precision: GraphPrecision,
+    encoder: EncoderName,
+    size: tuple[int, int],
+    sets: list[tuple[Source, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def said(_: object, panoramas: Sequence[object], __: object, source: Source = "given") -> tuple[Source, int]:
+        return source, len(panoramas)
+
+    monkeypatch.setattr(Reference, "of", said)
+    network = cast("DapNetwork", SimpleNamespace(config=NetworkConfig.official(encoder)))
+    given = [np.zeros((32, 64, 3), np.uint8)]
+    assert [*reference_sets(network, None, precision, size)] == sets
+    assert [*reference_sets(network, given, precision, size)] == [*sets, ("given", 1)]
 
 
 def changed(exported: Path, path: Path, output: str, factor: float) -> Path:
@@ -54,14 +85,15 @@ def changed(exported: Path, path: Path, output: str, factor: float) -> Path:
 
 
 def test_metres_that_are_off_by_a_ten_thousandth_are_found(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
-    (agreement,) = verify(changed(exported, tmp_path / "off.onnx", "depth", 1.0001), load_network(checkpoint))
-    assert agreement.absrel == pytest.approx(1e-4, rel=0.1)
-    with pytest.raises(VerificationFailed, match=r"absrel is .*, the limit is 1e-05"):
-        agreement.require()
+    found = verify(changed(exported, tmp_path / "off.onnx", "depth", 1.0001), load_network(checkpoint))
+    for agreement in found:
+        assert agreement.absrel == pytest.approx(1e-4, rel=0.1)
+        with pytest.raises(VerificationFailed, match=rf"6 {agreement.source} .* absrel is .*, the limit is 1e-05"):
+            agreement.require()
 
 
 def test_probabilities_that_are_off_are_found(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
-    (agreement,) = verify(changed(exported, tmp_path / "off.onnx", "in_range", 0.5), load_network(checkpoint))
+    agreement, _ = verify(changed(exported, tmp_path / "off.onnx", "in_range", 0.5), load_network(checkpoint))
     assert agreement.absrel < LIMITS["fp32"]["absrel"]
     assert agreement.mask_iou == 0  # nothing is above a half any more
     with pytest.raises(VerificationFailed, match=r"in_range_absolute is .*; mask_iou is 0,"):
@@ -77,8 +109,8 @@ def test_an_item_that_leaks_into_its_neighbour_is_found(checkpoint: Path, export
     model.graph.node.append(onnx.helper.make_node("Shape", ["depth_before"], ["leaked_shape"]))
     model.graph.node.append(onnx.helper.make_node("Expand", ["leaked", "leaked_shape"], ["depth"]))
     (tmp_path / "leak.onnx").write_bytes(model.SerializeToString())
-    (agreement,) = verify(tmp_path / "leak.onnx", load_network(checkpoint))
-    assert any(number.startswith("absrel is") for number in agreement.broken)
+    for agreement in verify(tmp_path / "leak.onnx", load_network(checkpoint)):
+        assert any(number.startswith("absrel is") for number in agreement.broken)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +130,7 @@ def test_each_limit_is_held(precision: GraphPrecision, name: str, limit: float) 
     perfect.require()
     worse = -1e-3 if name == "mask_iou" else 1e-6
     replace(perfect, **{name: limit}).require()
-    with pytest.raises(VerificationFailed, match=f"The {precision} model .* on 6 panoramas, given: {name} is"):
+    with pytest.raises(VerificationFailed, match=f"The {precision} model .* on 6 given panoramas: {name} is"):
         replace(perfect, **{name: limit + worse}).require()
     with pytest.raises(VerificationFailed, match=f"{name} is nan"):
         replace(perfect, **{name: float("nan")}).require()
@@ -137,8 +169,8 @@ def test_panoramas_of_ones_own_are_compared_on_by_themselves_at_the_models_size(
 ) -> None:
     own = [np.full((300, 600, 3), 77, np.uint8)]
     found = verify(exported, load_network(checkpoint), own)
-    assert [(one.source, one.panoramas) for one in found] == [("drawn", 6), ("given", 1)]
-    assert found[0] == verify(exported, load_network(checkpoint))[0], "what is given takes nothing from the other set"
+    assert [(one.source, one.panoramas) for one in found] == [("synthetic", 6), ("rendered", 6), ("given", 1)]
+    assert found[:2] == verify(exported, load_network(checkpoint)), "what is given takes nothing from the other sets"
 
 
 def test_what_is_compared_with_several_sets_is_opened_once(
@@ -151,7 +183,7 @@ def test_what_is_compared_with_several_sets_is_opened_once(
         return OnnxEngine(path, *arguments, **named)
 
     monkeypatch.setattr(module, "OnnxEngine", engine)
-    assert len(verify(exported, load_network(checkpoint), [np.full((64, 128, 3), 77, np.uint8)])) == 2
+    assert len(verify(exported, load_network(checkpoint), [np.full((64, 128, 3), 77, np.uint8)])) == 3
     assert opened == [exported]
 
 
