@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from dap.errors import DapError, InvalidParameter
+from dap.errors import DapError, InvalidParameter, with_cause
 
 DISTRIBUTION = "depth-any-panorama"
 GROUP = "dap.commands"
@@ -51,7 +51,7 @@ class Commands(click.Group):
         except InvalidParameter as error:
             raise click.UsageError(str(error)) from error
         except DapError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(with_cause(error)) from error
 
 
 def _places() -> dict[str, str]:

@@ -12,7 +12,7 @@ import click
 
 from dap.cloud import point_cloud
 from dap.depth import FILLS, DepthMap, Fill
-from dap.errors import DapError, InvalidParameter
+from dap.errors import DapError, InvalidParameter, with_cause
 from dap.formats import npz
 from dap.formats.base import EncodeOptions
 from dap.formats.clouds import CLOUD_FORMATS
@@ -125,8 +125,9 @@ def predict(
             try:
                 written.append({"input": str(file)} | _write(predictor, file, stem, wanted))
             except (DapError, OSError) as error:
-                failed.append({"input": str(file), "error": getattr(error, "slug", "file"), "detail": str(error)})
-                click.echo(f"{file}: {error}", err=True)
+                detail = with_cause(error)
+                failed.append({"input": str(file), "error": getattr(error, "slug", "file"), "detail": detail})
+                click.echo(f"{file}: {detail}", err=True)
             advance(1)
         summary = {
             "model": predictor.model.name,

@@ -253,6 +253,25 @@ class DatasetError(TrainingError):
     title = "The data set is not what it should be"
 
 
+_MOST_OF_CAUSE = 300
+
+
+def with_cause(error: BaseException) -> str:
+    """The message; of an engine's error with the first line of what the engine's library said, cut to 300 characters.
+
+    For who runs a command. What the library says may name files and hosts, so an answer of the service leaves it out.
+    """
+    cause = error.__cause__
+    # What an error of ours or of the system says stands in the message already.
+    if not isinstance(error, EngineError) or cause is None or isinstance(cause, DapError | OSError):
+        return str(error)
+    line = str(cause).strip().partition("\n")[0].strip() or type(cause).__name__
+    if line in str(error):
+        return str(error)
+    printable = "".join(character if character.isprintable() else " " for character in line)
+    return f"{error} Cause: {printable[:_MOST_OF_CAUSE]}"
+
+
 def kinds() -> dict[str, type[DapError]]:
     """Every kind of error by its slug."""
     found: dict[str, type[DapError]] = {}

@@ -19,7 +19,7 @@ def wing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A wing with a command that works, one that fails, one that is wrong, and one whose library is missing."""
     (tmp_path / "good_wing.py").write_text(
         "import click\n"
-        "from dap.errors import InvalidParameter, ModelFileMissing\n"
+        "from dap.errors import EngineError, EngineUnavailable, InvalidParameter, ModelFileMissing\n"
         "@click.command()\n"
         "def sing():\n"
         '    """Sing a song.\n\n    All of it.\n    """\n'
@@ -30,6 +30,12 @@ def wing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "@click.command()\n"
         "def wrong():\n"
         '    raise InvalidParameter("range is one of 10")\n'
+        "@click.command()\n"
+        "@click.argument('said')\n"
+        "@click.argument('kind')\n"
+        "def strain(said, kind):\n"
+        "    error = {'library': RuntimeError, 'system': OSError, 'own': EngineUnavailable}[kind](said)\n"
+        "    raise EngineError('ONNX Runtime failed on a batch of 1.') from error\n"
     )
     (tmp_path / "poor_wing.py").write_text("import a_library_that_is_not_here\ndef paint():\n    '''Paint.'''\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -37,6 +43,7 @@ def wing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "sing": "good_wing:sing",
         "fail": "good_wing:fail",
         "wrong": "good_wing:wrong",
+        "strain": "good_wing:strain",
         "paint": "poor_wing:paint",
         "gone": "no_such_wing.commands:gone",
     }
@@ -80,6 +87,24 @@ def test_a_wing_that_lacks_a_library_says_so_when_it_is_used(name: str, missing:
 def test_what_goes_wrong_is_one_line_and_a_status() -> None:
     assert run("fail") == (1, "Error: put it there\n")
     assert run("wrong") == (2, "Error: range is one of 10\n")
+
+
+@pytest.mark.usefixtures("wing")
+@pytest.mark.parametrize(
+    ("kind", "said", "cause"),
+    [
+        ("library", "cuDNN failure 8: in conv.cc\nstack\nof it", " Cause: cuDNN failure 8: in conv.cc"),
+        ("library", " \n", " Cause: RuntimeError"),
+        ("library", "\n\x1b[31mred\x07", " Cause:  [31mred "),
+        ("library", "x" * 1000, " Cause: " + "x" * 300),
+        ("library", "failed on a batch of 1.", ""),
+        ("system", "no room", ""),
+        ("own", "no GPU", ""),
+    ],
+)
+def test_an_engine_that_fails_says_what_its_library_said_in_one_line(kind: str, said: str, cause: str) -> None:
+    status, text = run("strain", said, kind)
+    assert (status, text) == (1, f"Error: ONNX Runtime failed on a batch of 1.{cause}\n")
 
 
 @pytest.mark.usefixtures("wing")

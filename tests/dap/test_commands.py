@@ -14,7 +14,7 @@ from plyfile import PlyData
 
 from dap import commands
 from dap.command import main
-from dap.errors import DownloadFailed
+from dap.errors import DownloadFailed, EngineError
 from dap.hub import Progress
 from dap.models import Model, sibling_path
 from dap.sphere import latitudes
@@ -143,6 +143,18 @@ class TestPredict:
         assert f"{tmp_path / 'in' / 'b.png'}: " in result.stderr
         assert "Traceback" not in result.output
         assert result.stdout == f"2 of 3 panoramas written to {tmp_path / 'out'}\n"
+
+    def test_of_an_engine_that_fails_its_librarys_words_are_told(
+        self, pano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise EngineError("ONNX Runtime failed on a batch of 1.") from RuntimeError("no kernel for Conv\nat 0x7f")
+
+        monkeypatch.setattr("dap.commands.Predictor.predict", fail)
+        result = run("predict", pano, "-o", tmp_path / "out", "--json", status=1)
+        (failed,) = json.loads(result.stdout)["failed"]
+        assert failed["detail"] == "ONNX Runtime failed on a batch of 1. Cause: no kernel for Conv"
+        assert f"{pano}: {failed['detail']}\n" in result.stderr
 
     def test_the_summary_for_scripts_is_one_json_document(self, pano: Path, tmp_path: Path) -> None:
         (tmp_path / "broken.png").write_bytes(b"no picture")
