@@ -26,7 +26,7 @@ from dap.engines.base import (
 from dap.engines.cuda import CudaDevice, CudaError, PinnedBuffer
 from dap.engines.failures import as_engine_error
 from dap.engines.plans import BatchRanges, PlanFolder, PlanKey, batch_ranges
-from dap.engines.tensorrt_builder import INPUT, build_plan
+from dap.engines.tensorrt_builder import INPUT, build_plan, joined_timings
 from dap.engines.tensorrt_library import require_precision, take_complaints, tensorrt_logger, tensorrt_version
 from dap.errors import EngineError, EngineUnavailable, ModelFileInvalid
 from dap.graph import without_range
@@ -250,7 +250,11 @@ def _build(path: Path, key: PlanKey, folder: PlanFolder, input_size: tuple[int, 
     source = model if key.in_range else without_range(model)
     built = build_plan(source, path.name, input_size, key.batch_ranges, timings)
     with folder.locked(key.timings()):
-        folder.write(key.timings(), built.timings)
+        kept = folder.read(key.timings())
+        if kept is None or kept == timings:
+            folder.write(key.timings(), built.timings)
+        else:  # another build has ended meanwhile
+            folder.write(key.timings(), joined_timings(built.timings, kept))
     _log.info("tensorrt engine: built in %.0f s, %.1f MB", time.monotonic() - started, len(built.plan) / 1e6)
     return built.plan
 

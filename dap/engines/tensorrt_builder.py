@@ -70,6 +70,22 @@ def build_plan(
     return BuiltPlan(bytes(plan), bytes(cache.serialize()))
 
 
+def joined_timings(timings: bytes, others: bytes) -> bytes:
+    """Timings with those of another build on such a GPU, with this driver and TensorRT, where TensorRT takes them.
+
+    Args:
+        timings: as a build leaves them; of a layer that is in both, these count.
+        others: likewise.
+    """
+    import tensorrt as trt
+
+    builder = trt.Builder(tensorrt_logger())
+    config = builder.create_builder_config()
+    cache = config.create_timing_cache(timings)
+    cache.combine(config.create_timing_cache(others), ignore_mismatch=False)
+    return bytes(cache.serialize())
+
+
 def cast_pixels(model: bytes) -> bytes:
     """The same ONNX graph in plain operators, in which nothing but a cast to float32 sees the uint8 pixels.
 

@@ -120,11 +120,9 @@ class FakeBuilder:
         config = SimpleNamespace(flags=set(self._trt.BuilderFlag), profiles=[], timings=None)
         config.clear_flag = config.flags.remove
         config.add_optimization_profile = lambda profile: config.profiles.append(profile.panorama) or 0
-        config.create_timing_cache = lambda content: SimpleNamespace(
-            content=content, serialize=lambda: b"timings of %d builds" % len(self._trt.builds)
-        )
+        config.create_timing_cache = lambda content: FakeTimings(self._trt, content)
 
-        def set_timing_cache(cache: SimpleNamespace, ignore_mismatch: bool) -> bool:
+        def set_timing_cache(cache: FakeTimings, ignore_mismatch: bool) -> bool:
             assert not ignore_mismatch
             config.timings = cache.content
             return b"strange" not in cache.content
@@ -137,6 +135,23 @@ class FakeBuilder:
         if self._trt.fails("build_serialized_network", self._logger):
             return None
         return json.dumps(config.profiles).encode() + b"\n" + network.model
+
+
+class FakeTimings:
+    """ITimingCache."""
+
+    def __init__(self, trt: FakeTensorrt, content: bytes) -> None:
+        self._trt = trt
+        self.content = content
+        self._others = b""
+
+    def combine(self, input_cache: "FakeTimings", ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        self._others += b" and " + input_cache.content
+        return True
+
+    def serialize(self) -> bytes:
+        return b"timings of %d builds" % len(self._trt.builds) + self._others
 
 
 class FakePlan:

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 
 from dap.engines import create_engine, plans, tensorrt_library
 from dap.engines.tensorrt import TensorrtEngine
+from dap.engines.tensorrt_builder import BuiltPlan, build_plan
 from dap.errors import DapError, DeviceLost, EngineError, EngineUnavailable, ModelFileInvalid, OutOfMemory
 from dap.models import find_model, sibling_path
 from tests.dap.engines.cuda_doubles import cudaError_t
@@ -195,6 +196,22 @@ def test_timings_of_one_model_are_where_the_next_build_starts(trt: FakeTensorrt,
     opened(red)
     opened(save(red_graph(divisor=4.0), tmp_path / "other.onnx"))
     assert [build.timings for build in trt.builds] == [b"", b"timings of 1 builds"]
+
+
+def test_timings_of_builds_that_go_on_side_by_side_are_all_kept(
+    trt: FakeTensorrt, red: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = [save(red_graph(divisor=4.0), tmp_path / "beside.onnx")]
+
+    def build(*arguments: Any) -> BuiltPlan:
+        if beside:
+            opened(beside.pop())
+        return build_plan(*arguments)
+
+    monkeypatch.setattr("dap.engines.tensorrt.build_plan", build)
+    opened(red)
+    opened(save(red_graph(divisor=8.0), tmp_path / "later.onnx"))
+    assert [build.timings for build in trt.builds] == [b"", b"", b"timings of 2 builds and timings of 1 builds"]
 
 
 def test_timings_of_another_driver_are_not(trt: FakeTensorrt, red: Path) -> None:
