@@ -212,6 +212,12 @@ def sibling_path(path: Path, size: Size) -> Path:
     return path.with_name(f"{path.stem}@{resolution_text(size)}{path.suffix}")
 
 
+def first_path(path: Path) -> Path:
+    """Where the file lies beside which the one at `path` is for another input size; `path` where it is beside none."""
+    first = path.with_name(f"{path.stem.rpartition('@')[0]}{path.suffix}")
+    return first if _size_in_name(path) and first.is_file() else path
+
+
 def pull(model: Model, *, hub: str | None = None, progress: Progress | None = None) -> Path:
     """Fetch the model's file unless it is here, and return where it is. See `dap.hub.fetch` for what is checked.
 

@@ -17,7 +17,7 @@ from dap.engines.tensorrt_library import tensorrt_version
 from dap.errors import InvalidParameter
 from dap.graph import GRAPH_PRECISIONS, GraphMetadata, GraphPrecision, read_graph_metadata
 from dap.model.checkpoints import load_network
-from dap.models import Model, find_model, model_file, sibling_path
+from dap.models import Model, find_model, first_path, model_file, sibling_path
 from dap.options import PixelSize, device_option, json_option, option, provider_option, threads_option
 from dap.resolutions import Size, batch_limit
 from model_export.onnx import Target, export_onnx
@@ -40,6 +40,15 @@ panorama_option = option(
     help="Panorama to compare on, or folder of them; give it once for each. They come beside six rendered scenes that "
     "nothing is calibrated on (two in fp32 where the network is large) and, in fp32, six synthetic pictures. Each set "
     "is held to the limits by itself.",
+)
+
+max_batch_size_option = option(
+    "--max-batch-size",
+    type=click.IntRange(min=1, max=256),
+    default=4,
+    envvar="DAP_MAX_BATCH_SIZE",
+    help="Panoramas that will run together at most on a GPU, as `dap serve` is told: plans of TensorRT are built for "
+    "it.",
 )
 
 
@@ -89,13 +98,7 @@ panorama_option = option(
 )
 @option("--name", help="Name of the model in the file; by default the model's own.")
 @option("--licence", help="Licence of the weights, as the file will say it; by default what is known of the model.")
-@option(
-    "--max-batch-size",
-    type=click.IntRange(min=1, max=256),
-    default=4,
-    envvar="DAP_MAX_BATCH_SIZE",
-    help="Of tensorrt: panoramas that will run together at most, as `dap serve` is told.",
-)
+@max_batch_size_option
 @option(
     "--device",
     default="auto",
@@ -174,6 +177,7 @@ def export(
 )
 @device_option
 @provider_option
+@max_batch_size_option
 @panorama_option
 @threads_option
 @json_option
@@ -183,6 +187,7 @@ def verify(
     engines: tuple[str, ...],
     device: str,
     provider: Provider,
+    max_batch_size: int,
     panorama: tuple[Path, ...],
     threads: int | None,
     as_json: bool,
@@ -200,11 +205,14 @@ def verify(
         of_file = read_graph_metadata(file)
         size = of_file.input_size
         references = reference_sets(network, read_panoramas(panorama, size), of_file.precision, size)
+        largest = batch_limit(max_batch_size, size, read_graph_metadata(first_path(file)).input_size)
         if "onnx" in engines:
-            found.append((file, compare_by_onnx(file, references, device=device, provider=provider)))
+            by_onnx = compare_by_onnx(file, references, device=device, provider=provider, max_batch_size=largest)
+            found.append((file, by_onnx))
         if "tensorrt" in engines:
-            engine = create_engine(find_model(file), "tensorrt", device=device)
-            found.append((file, compare_and_close(engine, references, of_file.precision)))
+            engine = create_engine(find_model(file).at(size), "tensorrt", device=device, max_batch_size=largest)
+            plans = compare_and_close(engine, references, of_file.precision, max_batch_size=largest)
+            found.append((file, plans))
     if "torch" in engines:
         size = source.input_size
         lower = reference_sets(network, read_panoramas(panorama, size), "bf16", size)
@@ -212,7 +220,8 @@ def verify(
         for precision in PRECISIONS:
             engine = create_engine(source, "torch", device=device, threads=threads, precision=precision)
             references = exact if precision == "fp32" else lower
-            found.append((path, compare_and_close(engine, references, precision)))
+            by_torch = compare_and_close(engine, references, precision, max_batch_size=max_batch_size)
+            found.append((path, by_torch))
             if engine.device == "cpu" and precision == "bf16":
                 break  # the CPU has no fp16 that is worth the wait
     if not found:

@@ -37,7 +37,9 @@ def export_tensorrt(
     engine = TensorrtEngine(path, find_model(path), device=device, max_batch_size=max_batch_size)
     try:
         precision = read_graph_metadata(path).precision
-        agreements = tuple(reference.compare(engine, precision) for reference in references)
+        agreements = tuple(
+            reference.compare(engine, precision, max_batch_size=max_batch_size) for reference in references
+        )
         if any(agreement.broken for agreement in agreements):
             engine.discard_plans()
     finally:

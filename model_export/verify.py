@@ -1,6 +1,7 @@
 """Whether an exported model says what the network says, in numbers with limits."""
 
 import functools
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ import torch
 from dap.depth import DepthMap
 from dap.engines import Engine, Provider
 from dap.engines.onnx import OnnxEngine
+from dap.engines.plans import batch_ranges
 from dap.errors import EngineUnavailable, VerificationFailed
 from dap.graph import GraphPrecision, read_graph_metadata
 from dap.model.config import NetworkConfig
@@ -49,7 +51,8 @@ _LARGE_FLOP, _SCENES_OF_LARGE = 5e11, 2
 class Agreement:
     """How well an engine agrees with the float32 network, over all pixels of some panoramas.
 
-    Of depth with range masks and depth without, which engines compute by other graphs, the worse counts.
+    Of depth with range masks and depth without, which engines compute by other graphs, the worse counts; of batches of
+    several sizes, for which engines have other kernels, the worst.
 
     Attributes:
         engine: what ran the model; of the engine onnx also the GPU, and TensorRT if that was asked for; `onnx,
@@ -141,38 +144,57 @@ class Reference:
         depth, in_range = (torch.cat(maps).double().numpy() for maps in zip(*outputs, strict=True))
         return cls(pixels, depth, in_range, network.config.far_m, source)
 
-    def compare(self, engine: Engine, precision: GraphPrecision, name: str | None = None) -> Agreement:
+    def compare(
+        self, engine: Engine, precision: GraphPrecision, name: str | None = None, max_batch_size: int = 4
+    ) -> Agreement:
         """Run an engine on the same panoramas, with range masks and without.
 
-        Batches are of 1, 2 and 3: an item that leaks into its neighbour shows.
+        Batches are of 1, 2 and 3: an item that leaks into its neighbour shows. On a GPU all panoramas run in batches of
+        each size, too, that plans of TensorRT are built for (`dap.engines.plans.batch_ranges`), some of them again
+        where the last batch has room.
 
         Args:
             engine: of the same input size.
             precision: in which it runs.
             name: of what ran it, if not the engine's.
+            max_batch_size: panoramas that run together at most on a GPU.
 
         Raises:
             EngineError: the engine failed, or gave what is no number.
         """
-        batches = _batched(self.pixels)
-        found = [engine.infer(batch) for batch in batches]
-        alone = [engine.infer(batch, in_range=False) for batch in batches]
-        depth = np.stack([np.concatenate([one.depth for one in form]) for form in (found, alone)])
-        in_range = np.concatenate([inference.in_range for inference in found]).astype(np.float64)
-        relative = np.abs(depth - self.depth) / self.depth
+        count = len(self.pixels)
+        ways = [_mixed(count)]
+        if engine.device != "cpu":
+            ways += [_full(count, most) for _, most in batch_ranges(max_batch_size)]
+        found = [self._numbers(engine, batches) for batches in ways]
         return Agreement(
             engine=name or engine.name,
             precision=precision,
-            panoramas=len(self.pixels),
-            depth_absolute=float(np.abs(depth - self.depth).max() / self.far_m),
-            depth_relative=float(relative.max()),
-            absrel=float(relative.mean(axis=(1, 2, 3)).max()),
-            in_range_absolute=float(np.abs(in_range - self.in_range).max()),
-            mask_iou=_worst_iou(in_range > 0.5, self.in_range > 0.5),
-            seam_error=max(_mean_seam_error(form) for form in depth),
+            panoramas=count,
+            **{key: float((np.min if key == "mask_iou" else np.max)([one[key] for one in found])) for key in found[0]},
             network_seam_error=_mean_seam_error(self.depth.astype(np.float32)),
             source=self.source,
         )
+
+    def _numbers(self, engine: Engine, batches: Sequence[npt.NDArray[np.intp]]) -> dict[str, float]:
+        """How far off the engine is on batches of these panoramas, each of which is in one at least."""
+        which = np.concatenate(batches)
+        found = [engine.infer(self.pixels[batch]) for batch in batches]
+        alone = [engine.infer(self.pixels[batch], in_range=False) for batch in batches]
+        depth = np.stack([np.concatenate([one.depth for one in form]) for form in (found, alone)])
+        in_range = np.concatenate([inference.in_range for inference in found]).astype(np.float64)
+        apart = np.abs(depth - self.depth[which])
+        relative = (apart / self.depth[which]).mean(axis=(2, 3))
+        # Each panorama counts as much as the others, however often it ran.
+        absrel = [relative[:, which == index].mean(axis=1) for index in range(len(self.pixels))]
+        return {
+            "depth_absolute": apart.max() / self.far_m,
+            "depth_relative": (apart / self.depth[which]).max(),
+            "absrel": np.mean(absrel, axis=0).max(),
+            "in_range_absolute": np.abs(in_range - self.in_range[which]).max(),
+            "mask_iou": _worst_iou(in_range > 0.5, self.in_range[which] > 0.5),
+            "seam_error": max(_mean_seam_error(form) for form in depth),
+        }
 
 
 def reference_sets(
@@ -237,7 +259,12 @@ def verify(
 
 
 def compare_by_onnx(
-    path: Path, references: Sequence[Reference], *, device: str = "cpu", provider: Provider = "auto"
+    path: Path,
+    references: Sequence[Reference],
+    *,
+    device: str = "cpu",
+    provider: Provider = "auto",
+    max_batch_size: int = 4,
 ) -> tuple[Agreement, ...]:
     """The same with what the network said before; where ONNX Runtime's CPU provider has no such precision, emulated.
 
@@ -246,6 +273,7 @@ def compare_by_onnx(
         references: what the network says of each set of panoramas.
         device: as `dap.engines.sessions.open_session` has it.
         provider: on a GPU, likewise.
+        max_batch_size: panoramas that run together at most on a GPU.
 
     Raises:
         EngineUnavailable: the device or the provider asked for cannot be had.
@@ -253,7 +281,9 @@ def compare_by_onnx(
     precision = read_graph_metadata(path).precision
     threads = torch.get_num_threads()
     try:
-        engine = OnnxEngine(path, find_model(path), device=device, threads=threads, provider=provider)
+        engine = OnnxEngine(
+            *(path, find_model(path)), device=device, threads=threads, provider=provider, max_batch_size=max_batch_size
+        )
     except EngineUnavailable:
         if precision != "bf16" or device not in ("auto", "cpu") or provider != "auto":
             raise
@@ -265,15 +295,19 @@ def compare_by_onnx(
     if engine.device == "cpu":
         return compare_and_close(engine, references, precision)
     by_tensorrt = ", TensorRT" if provider == "tensorrt" else ""
-    return compare_and_close(engine, references, precision, f"onnx, {engine.device}{by_tensorrt}")
+    return compare_and_close(engine, references, precision, f"onnx, {engine.device}{by_tensorrt}", max_batch_size)
 
 
 def compare_and_close(
-    engine: Engine, references: Sequence[Reference], precision: GraphPrecision, name: str | None = None
+    engine: Engine,
+    references: Sequence[Reference],
+    precision: GraphPrecision,
+    name: str | None = None,
+    max_batch_size: int = 4,
 ) -> tuple[Agreement, ...]:
     """As `Reference.compare`, with each; the engine is not used after."""
     try:
-        return tuple(reference.compare(engine, precision, name) for reference in references)
+        return tuple(reference.compare(engine, precision, name, max_batch_size) for reference in references)
     finally:
         engine.close()
 
@@ -283,14 +317,20 @@ def _is_large(config: NetworkConfig, size: tuple[int, int]) -> bool:
     return network_flop(config, size) > _LARGE_FLOP
 
 
-def _batched(pixels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
-    batches: list[npt.NDArray[np.uint8]] = []
+def _mixed(count: int) -> list[npt.NDArray[np.intp]]:
+    """Which of so many panoramas are in which batch: each once, in batches of 1, 2 and 3 in turns."""
+    batches: list[npt.NDArray[np.intp]] = []
     start = 0
-    while start < len(pixels):
+    while start < count:
         size = _BATCHES[len(batches) % len(_BATCHES)]
-        batches.append(pixels[start : start + size])
+        batches.append(np.arange(start, min(start + size, count)))
         start += size
     return batches
+
+
+def _full(count: int, size: int) -> list[npt.NDArray[np.intp]]:
+    """The same in batches of one size, the first panoramas again where the last has room."""
+    return [*np.resize(np.arange(count), (math.ceil(count / size), size))]
 
 
 def _worst_iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:

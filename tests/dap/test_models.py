@@ -16,7 +16,17 @@ from dap.errors import (
 )
 from dap.graph import read_graph_metadata
 from dap.hub import HubFile
-from dap.models import DEFAULT_MODEL, Model, cache_folder, find_model, known_models, model_file, pull, sibling_path
+from dap.models import (
+    DEFAULT_MODEL,
+    Model,
+    cache_folder,
+    find_model,
+    first_path,
+    known_models,
+    model_file,
+    pull,
+    sibling_path,
+)
 from tests.dap.graphs import METADATA, red_graph, save
 
 
@@ -144,6 +154,14 @@ class TestSizes:
     def test_one_of_them_is_also_a_model_alone(self, tmp_path: Path) -> None:
         path = self.saved(tmp_path / "red.onnx")
         assert find_model(self.saved(sibling_path(path, self.LARGER), input_size=self.LARGER)).sizes == (self.LARGER,)
+
+    def test_of_a_file_for_another_size_the_first_is_found(self, tmp_path: Path) -> None:
+        path = self.saved(tmp_path / "red.onnx")
+        for name in ("red@64x32.onnx", "red@new.onnx", "blue@64x32.onnx"):
+            self.saved(tmp_path / name)
+        found = {file.name: first_path(file).name for file in tmp_path.iterdir()}
+        assert found.pop("red@64x32.onnx") == path.name
+        assert [*found] == [*found.values()], "the others lie beside none, or are for no size"
 
     @pytest.mark.parametrize(
         "difference", [{"weights_sha256": "1" * 64}, {"name": "blue"}, {"thresholds": (100.0,)}, {"precision": "int8"}]

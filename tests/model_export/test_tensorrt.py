@@ -13,10 +13,14 @@ from click.testing import CliRunner
 from onnx import helper, numpy_helper
 from PIL import Image
 
+from dap.checksums import sha256_of
+from dap.command import main
+from dap.engines import create_engine
 from dap.engines.tensorrt_builder import cast_pixels
 from dap.errors import EngineUnavailable, ModelFileInvalid, VerificationFailed
+from dap.graph import GraphMetadata
 from dap.model.checkpoints import load_network
-from dap.models import find_model
+from dap.models import find_model, sibling_path
 from model_export import commands
 from model_export.commands import export, verify
 from model_export.quantize import FLOAT32_LAYERS, Quantizer
@@ -25,6 +29,7 @@ from model_export.symmetric import SymmetricQuantizer
 from model_export.tensorrt import export_tensorrt
 from model_export.verify import LIMITS, Reference, reference_sets
 from tests.dap.engines.tensorrt_doubles import FakeTensorrt, install
+from tests.dap.graphs import METADATA, red_graph, save
 from tests.gpu import require_gpu
 from tests.model_export.test_verify import PERFECT
 
@@ -116,13 +121,16 @@ def test_dap_export_builds_what_dap_verify_and_the_engine_then_find(
     path = tmp_path / "tiny.onnx"
     arguments = ["--model", checkpoint, "--to", "tensorrt", "--output", path, "--device", "cuda:1", "--json"]
     result = CliRunner().invoke(export, [*map(str, arguments), "--threads", "1"], catch_exceptions=False)
-    assert [entry["agreement"]["engine"] for entry in json.loads(result.stdout)["agreements"]] == ["onnx", "tensorrt"]
+    found = [entry["agreement"] for entry in json.loads(result.stdout)["agreements"]]
+    assert [one["engine"] for one in found] == ["onnx", "tensorrt", "tensorrt"]
     assert trt.cuda.current == 1
     arguments = [path, "--against", checkpoint, "--engine", "tensorrt", "--json"]
     result = CliRunner().invoke(verify, [*map(str, arguments), "--threads", "1"], catch_exceptions=False)
-    (found,) = json.loads(result.stdout)["agreements"]
-    assert found["agreement"]["engine"] == "tensorrt"
-    assert found["agreement"]["absrel"] < found["limits"]["absrel"]
+    found = json.loads(result.stdout)["agreements"]
+    assert [one["agreement"]["source"] for one in found] == ["synthetic", "rendered"]
+    for one in found:
+        assert one["agreement"]["engine"] == "tensorrt"
+        assert one["agreement"]["absrel"] < one["limits"]["absrel"]
     assert len(trt.builds) == 2
 
 
@@ -199,6 +207,45 @@ def test_dap_export_builds_for_the_batches_it_is_told(
     ]
     CliRunner().invoke(export, [*map(str, arguments), "--threads", "1"], catch_exceptions=False)
     assert [profile[-1][0] for profile in trt.builds[0].profiles] == [1, 4, 16]
+
+
+def test_dap_verify_compares_the_plan_that_is_served_in_all_of_its_profiles(
+    trt: FakeTensorrt, exported: Path, checkpoint: Path
+) -> None:
+    create_engine(find_model(exported), "tensorrt", max_batch_size=16).warm_up([1])
+    served = len(trt.builds)
+    arguments = [exported, "--against", checkpoint, "--engine", "tensorrt", "--max-batch-size", "16", "--threads", "1"]
+    result = CliRunner().invoke(verify, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    assert len(trt.builds) == served == 2
+    for context in trt.contexts[served:]:
+        assert set(context.profiles) == {0, 1, 2}
+        assert max(context.batches) == 16
+
+
+def test_dap_verify_builds_for_the_batches_that_are_told_to_the_service(
+    trt: FakeTensorrt, exported: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAP_MAX_BATCH_SIZE", "2")
+    arguments = [exported, "--against", checkpoint, "--engine", "tensorrt", "--threads", "1"]
+    result = CliRunner().invoke(main, ["verify", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    assert [profile[-1][0] for profile in trt.builds[0].profiles] == [1, 2]
+
+
+def test_dap_verify_compares_a_file_for_more_pixels_in_as_many_fewer_panoramas_as_are_served(
+    trt: FakeTensorrt, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = load_network(checkpoint)
+    metadata = GraphMetadata("red", METADATA.thresholds, (16, 32), "CC0-1.0", sha256_of(checkpoint))
+    path = save(red_graph(metadata), tmp_path / "red.onnx")
+    larger = sibling_path(path, (32, 64))
+    save(red_graph(replace(metadata, input_size=(32, 64))), larger)
+    few = Reference.of(network, [np.zeros((16, 32, 3), np.uint8)], (32, 64))
+    monkeypatch.setattr(commands, "reference_sets", lambda *_: (few,))
+    arguments = [larger, "--against", checkpoint, "--engine", "tensorrt", "--max-batch-size", "8", "--threads", "1"]
+    CliRunner().invoke(verify, [*map(str, arguments)])
+    assert [build.profiles[-1][-1][0] for build in trt.builds] == [2, 2]
 
 
 def test_dap_export_to_onnx_asks_for_no_gpu(

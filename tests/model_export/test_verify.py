@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from onnx import numpy_helper
@@ -142,7 +143,7 @@ def test_a_step_at_the_border_is_a_seam_error() -> None:
     straight = np.broadcast_to(depth, (1, 16, 32))
     reference = Reference(np.zeros((1, 16, 32, 3), np.uint8), straight.astype(np.float64), np.ones((1, 4, 16, 32)), 100)
     engine = SimpleNamespace(
-        name="flat", infer=lambda batch, **_: Inference(np.full_like(straight, 2), np.ones((1, 4, 16, 32)))
+        name="flat", device="cpu", infer=lambda *_, **__: Inference(np.full_like(straight, 2), np.ones((1, 4, 16, 32)))
     )
     agreement = reference.compare(engine, "bf16")
     assert agreement.network_seam_error == pytest.approx(1, abs=1e-4)
@@ -159,9 +160,57 @@ def test_depth_that_is_off_with_range_masks_or_without_is_found(wrong: bool) -> 
         metres = np.full((1, 16, 32), 2.2 if in_range == wrong else 2.0, np.float32)
         return Inference(metres, np.ones((1, 4 if in_range else 0, 16, 32), np.float32))
 
-    agreement = reference.compare(SimpleNamespace(name="of two minds", infer=infer), "bf16")
+    agreement = reference.compare(SimpleNamespace(name="of two minds", device="cpu", infer=infer), "bf16")
     assert (agreement.absrel, agreement.depth_relative) == pytest.approx((0.1, 0.1))
     assert agreement.depth_absolute == pytest.approx(0.002)
+
+
+def counting(device: str, ran: list[int], wrong: int = 0) -> tuple[Reference, Any]:
+    """Six panoramas of 1 to 6 m, and an engine on this device that is wrong on the last of so many at a time."""
+    metres = np.arange(1.0, 7.0)
+    pixels = np.broadcast_to(metres.astype(np.uint8)[:, None, None, None], (6, 16, 32, 3))
+    depth = np.broadcast_to(metres[:, None, None], (6, 16, 32))
+
+    def infer(batch: npt.NDArray[np.uint8], in_range: bool = True) -> Inference:
+        found = batch[..., 0].astype(np.float32)
+        if len(batch) == wrong:
+            found[-1] *= 2
+        if in_range:
+            ran.append(len(batch))
+        return Inference(found, np.ones((len(batch), 4 if in_range else 0, 16, 32), np.float32))
+
+    return Reference(pixels, depth, np.ones((6, 4, 16, 32)), 100), SimpleNamespace(name="e", device=device, infer=infer)
+
+
+@pytest.mark.parametrize(
+    ("device", "max_batch_size", "batches"),
+    [
+        ("cpu", 16, [1, 2, 3]),
+        ("cuda:0", 1, [1, 2, 3, *6 * [1]]),
+        ("cuda:0", 4, [1, 2, 3, *6 * [1], 4, 4]),
+        ("cuda:0", 16, [1, 2, 3, *6 * [1], 4, 4, 16]),
+    ],
+)
+def test_on_a_gpu_all_panoramas_run_in_batches_of_each_size_that_plans_are_for(
+    device: str, max_batch_size: int, batches: list[int]
+) -> None:
+    ran: list[int] = []
+    reference, engine = counting(device, ran)
+    agreement = reference.compare(engine, "bf16", max_batch_size=max_batch_size)
+    assert ran == batches
+    assert (agreement.panoramas, agreement.absrel, agreement.mask_iou) == (6, 0, 1)
+
+
+@pytest.mark.parametrize(("wrong", "absrel"), [(1, 1), (4, 0.25), (16, 1 / 18)])
+def test_what_is_wrong_in_batches_of_one_size_alone_is_found_and_what_is_right_in_others_takes_nothing_off(
+    wrong: int, absrel: float
+) -> None:
+    """In batches of 4, which are 1234 and 5612, the fourth is wrong and the second in one run of two; in one of 16 the
+    fourth in one run of three."""
+    reference, engine = counting("cuda:0", [], wrong)
+    agreement = reference.compare(engine, "bf16", max_batch_size=16)
+    assert agreement.absrel == pytest.approx(absrel)
+    assert agreement.depth_relative == 1
 
 
 def test_panoramas_of_ones_own_are_compared_on_by_themselves_at_the_models_size(
