@@ -13,7 +13,6 @@ import torch
 from dap.checksums import sha256_of
 from dap.engines import PRECISIONS, Provider, create_engine
 from dap.engines.cores import available_cores
-from dap.engines.tensorrt_library import tensorrt_version
 from dap.errors import InvalidParameter
 from dap.graph import GRAPH_PRECISIONS, GraphMetadata, GraphPrecision, read_graph_metadata
 from dap.model.checkpoints import load_network
@@ -22,7 +21,7 @@ from dap.options import PixelSize, device_option, json_option, option, provider_
 from dap.resolutions import Size, batch_limit
 from model_export.onnx import Target, export_onnx
 from model_export.samples import read_panoramas
-from model_export.tensorrt import export_tensorrt
+from model_export.tensorrt import export_tensorrt, require_builder
 from model_export.verify import (
     LIMITS,
     Agreement,
@@ -60,8 +59,16 @@ max_batch_size_option = option(
     type=click.Choice(["onnx", "tensorrt"]),
     default="onnx",
     envvar="DAP_EXPORT_TO",
-    help="What to export to; tensorrt: a file as for onnx, and its plan for the GPU of this machine, which is kept "
+    help="What to export to; tensorrt: a file for GPUs, and its plan for the GPU of this machine, which is kept "
     "where `--engine tensorrt` finds it.",
+)
+@option(
+    "--plan/--no-plan",
+    "with_plan",
+    default=True,
+    envvar="DAP_EXPORT_PLAN",
+    help="Of tensorrt: whether to build the plan. Without it the file is written and compared by itself, which needs "
+    "neither TensorRT nor a GPU; `--engine tensorrt` builds its plan when it is served.",
 )
 @option(
     "--output",
@@ -112,6 +119,7 @@ max_batch_size_option = option(
 def export(
     model: str,
     target: Target,
+    with_plan: bool,
     output: Path,
     precision: GraphPrecision,
     calibration: tuple[Path, ...],
@@ -129,6 +137,9 @@ def export(
     A file is compared with the network first, on what `dap verify` would compare it on, and so is its plan. If one of
     them disagrees none is written, and files that stand there already stay as they are.
     """
+    with_plan = with_plan and target == "tensorrt"
+    if with_plan:
+        require_builder(device, precision)
     torch.set_num_threads(threads or available_cores())
     source, path = _checkpoint(model)
     network = load_network(path)
@@ -151,7 +162,7 @@ def export(
             references[size] = reference_sets(network, panoramas, precision, size)
             of_size = replace(metadata, input_size=size)
             found.append((file, export_onnx(network, of_size, drafts[file], references[size], pictures, target)))
-        if target == "tensorrt":
+        if with_plan:
             for size, file in outputs.items():
                 largest = batch_limit(max_batch_size, size, sizes[0])
                 plans = export_tensorrt(drafts[file], references[size], device=device, max_batch_size=largest)
@@ -196,7 +207,8 @@ def verify(
     if provider != "auto" and "onnx" not in engines:
         raise InvalidParameter(f"The provider {provider} is of the onnx engine alone: expected --engine onnx with it.")
     if "tensorrt" in engines:
-        tensorrt_version()  # that it is not here is said at once, and not when the network has run
+        for file in exported:
+            require_builder(device, read_graph_metadata(file).precision)
     torch.set_num_threads(threads or available_cores())
     source, path = _checkpoint(against)
     network = load_network(path)

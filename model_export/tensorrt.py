@@ -3,10 +3,29 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dap.engines.tensorrt import TensorrtEngine
-from dap.graph import read_graph_metadata
-from dap.models import find_model
+from dap.engines.cuda import CudaDevice
+from dap.engines.plans import PlanFolder
+from dap.engines.tensorrt import TensorrtEngine, gpu_number
+from dap.engines.tensorrt_library import require_precision, tensorrt_version
+from dap.graph import GraphPrecision, read_graph_metadata
+from dap.models import cache_folder, find_model
 from model_export.verify import Agreement, Reference
+
+
+def require_builder(device: str, precision: GraphPrecision) -> None:
+    """Ask for all that a plan needs, before minutes go into what it is to be of.
+
+    Args:
+        device: `auto`, `cuda` or `cuda:N`.
+        precision: of the file.
+
+    Raises:
+        EngineUnavailable: TensorRT or the GPU is not here, the GPU has no arithmetic in this precision, or the folder
+            of plans is not to be trusted.
+    """
+    tensorrt_version()
+    require_precision(precision, CudaDevice(gpu_number(device)).identity)
+    PlanFolder(cache_folder() / "tensorrt")
 
 
 def export_tensorrt(

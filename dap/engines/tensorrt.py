@@ -77,7 +77,7 @@ class TensorrtEngine:
         self.sizes: tuple[Size, ...] = (self.input_size,)
         self.thresholds = metadata.thresholds
         version = tensorrt_version()
-        self._gpu = CudaDevice(_gpu_number(device))
+        self._gpu = CudaDevice(gpu_number(device))
         self.device = f"cuda:{self._gpu.number}"
         self._ranges = batch_ranges(max_batch_size)
         gpu = self._gpu.identity
@@ -213,7 +213,12 @@ def _require(done: bool, function: str) -> None:
         raise _Failure(f"{function}: {take_complaints()}")
 
 
-def _gpu_number(device: str) -> int:
+def gpu_number(device: str) -> int:
+    """Of `cuda` or `cuda:N`, and of `auto` the first.
+
+    Raises:
+        EngineUnavailable: anything else.
+    """
     kind, number = parse_device(device)
     if kind == "cpu":
         raise EngineUnavailable("The tensorrt engine runs on NVIDIA GPUs alone: expected auto, cuda or cuda:N.")

@@ -1,7 +1,9 @@
 """Plans of exported files: held against the network, and made of nothing that TensorRT cannot read."""
 
 import json
+import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -152,7 +154,7 @@ def test_a_file_whose_plan_disagrees_is_not_written_and_what_stood_there_stays(
 
 
 def test_of_several_sizes_no_file_is_written_where_the_plan_of_one_disagrees(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trt: FakeTensorrt, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def export_onnx(network: object, metadata: object, path: Path, *others: object) -> object:
         path.write_bytes(b"a graph")
@@ -207,6 +209,54 @@ def test_dap_export_builds_for_the_batches_it_is_told(
     ]
     CliRunner().invoke(export, [*map(str, arguments), "--threads", "1"], catch_exceptions=False)
     assert [profile[-1][0] for profile in trt.builds[0].profiles] == [1, 4, 16]
+
+
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [
+        ("TensorRT", "TensorRT is needed"),
+        ("GPU", "CUDA finds 0 devices here"),
+        ("fp8", r"fp8 needs a GPU of compute capability 8\.9"),
+        ("folder", "is not trusted"),
+    ],
+)
+def test_what_a_plan_needs_is_asked_for_before_the_network_is_loaded(
+    trt: FakeTensorrt, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str, said: str
+) -> None:
+    monkeypatch.setattr(commands, "load_network", lambda path: pytest.fail("nothing is to be loaded"))
+    (tmp_path / "home" / "tensorrt").mkdir(parents=True, mode=0o700)
+    if lacks == "TensorRT":
+        monkeypatch.setitem(sys.modules, "tensorrt", None)
+    elif lacks == "folder":
+        (tmp_path / "home" / "tensorrt").chmod(0o777)
+    trt.cuda.gpus = 0 if lacks == "GPU" else 2
+    trt.cuda.compute_capability = (8, 6)
+    arguments = ["--model", checkpoint, "--to", "tensorrt", "--output", tmp_path / "tiny.onnx", "--threads", "1"]
+    precision = "fp8" if lacks == "fp8" else "fp16"
+    result = CliRunner().invoke(export, [*map(str, arguments), "--precision", precision])
+    assert isinstance(result.exception, EngineUnavailable)
+    assert re.search(said, str(result.exception))
+
+
+def test_without_its_plan_a_file_for_gpus_is_written_where_there_is_neither_tensorrt_nor_a_gpu(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets: list[object] = []
+
+    def export_onnx(network: object, metadata: GraphMetadata, path: Path, *others: object) -> object:
+        targets.append(others[-1])
+        save(red_graph(metadata), path)
+        return (PERFECT,)
+
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    monkeypatch.setattr(commands, "export_onnx", export_onnx)
+    monkeypatch.setattr(commands, "reference_sets", lambda *_: ())
+    arguments = ["--model", checkpoint, "--to", "tensorrt", "--no-plan", "--output", tmp_path / "tiny.onnx"]
+    result = CliRunner().invoke(export, [*map(str, arguments), "--threads", "1", "--json"])
+    assert [entry["agreement"]["engine"] for entry in json.loads(result.stdout)["agreements"]] == ["onnx"]
+    assert targets == ["tensorrt"]
+    assert (tmp_path / "tiny.onnx").is_file()
 
 
 def test_dap_verify_compares_the_plan_that_is_served_in_all_of_its_profiles(
