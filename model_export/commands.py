@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import torch
+from click.core import ParameterSource
 
 from dap.checksums import sha256_of
 from dap.engines import PRECISIONS, Provider, create_engine
@@ -137,9 +138,16 @@ def export(
     A file is compared with the network first, on what `dap verify` would compare it on, and so is its plan. If one of
     them disagrees none is written, and files that stand there already stay as they are.
     """
-    with_plan = with_plan and target == "tensorrt"
+    if precision not in ("int8", "fp8"):
+        _refuse_given(["calibration"], f"is of int8 and fp8: expected none in {precision}")
+        calibration = ()
+    if target != "tensorrt":
+        _refuse_given(["with_plan"], f"is of --to tensorrt: expected none with --to {target}")
+        with_plan = False
     if with_plan:
         require_builder(device, precision)
+    else:
+        _refuse_given(["device", "max_batch_size"], "is of a plan: expected none where none is built")
     torch.set_num_threads(threads or available_cores())
     source, path = _checkpoint(model)
     network = load_network(path)
@@ -242,6 +250,14 @@ def verify(
     for _, agreements in found:
         for agreement in agreements:
             agreement.require()
+
+
+def _refuse_given(names: Sequence[str], reason: str) -> None:
+    """Refuse options on the command line that would change nothing. What a variable says may be for other commands."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in names and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
+            raise InvalidParameter(f"{parameter.opts[0]} {reason}.")
 
 
 @contextmanager

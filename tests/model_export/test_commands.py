@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from dap.checksums import sha256_of
+from dap.command import main
 from dap.errors import DapError, EngineUnavailable, InvalidParameter, VerificationFailed
 from dap.graph import GraphMetadata, GraphPrecision, read_graph_metadata
 from dap.model.checkpoints import load_network, save_network
@@ -266,6 +267,42 @@ def test_a_file_of_an_older_export_beside_the_new_one_is_told_at_once(
     )
     both = run(export, "--model", checkpoint, "--output", tmp_path / "tiny.onnx", "--size", "128x64", "--size", "64x32")
     assert both.exit_code == 0, both.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--calibrate", "."], "--calibrate is of int8 and fp8: expected none in fp32."),
+        (["--precision", "fp16", "--calibrate", "."], "--calibrate is of int8 and fp8: expected none in fp16."),
+        (["--no-plan"], "--plan is of --to tensorrt: expected none with --to onnx."),
+        (["--device", "cuda"], "--device is of a plan: expected none where none is built."),
+        (["--max-batch-size", "4"], "--max-batch-size is of a plan: expected none where none is built."),
+        (["--to", "tensorrt", "--no-plan", "--device", "cuda:1"], "--device is of a plan"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_a_mistake(
+    checkpoint: Path, tmp_path: Path, asked: list[GraphMetadata], arguments: list[str], said: str
+) -> None:
+    result = run(export, "--model", checkpoint, "--output", tmp_path / "out.onnx", *arguments)
+    assert isinstance(result.exception, InvalidParameter)
+    assert str(result.exception).startswith(said)
+    assert asked == []
+
+
+def test_variables_that_are_set_for_the_service_are_none(
+    checkpoint: Path, tmp_path: Path, asked: list[GraphMetadata], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pano.png").write_bytes(b"that nobody reads")
+    for name, value in (
+        ("DAP_DEVICE", "cuda"),
+        ("DAP_MAX_BATCH_SIZE", "16"),
+        ("DAP_EXPORT_PLAN", "0"),
+        ("DAP_EXPORT_CALIBRATE", str(tmp_path / "pano.png")),
+    ):
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(main, ["export", "--model", str(checkpoint), "--output", str(tmp_path / "out.onnx")])
+    assert result.exit_code == 0, result.output
+    assert len(asked) == 1
 
 
 def test_a_licence_that_is_not_stated_is_not_made_up(
