@@ -31,7 +31,13 @@ from model_export.samples import sample_panoramas, scene_panoramas
 _HALF = {"absrel": 5e-3, "mask_iou": 0.98}
 _BYTE = {"absrel": 2e-2, "mask_iou": 0.95}
 LIMITS: dict[GraphPrecision, dict[str, float]] = {
-    "fp32": {"depth_absolute": 2e-4, "absrel": 1e-5, "in_range_absolute": 2e-4, "mask_iou": 0.999},
+    "fp32": {
+        "depth_absolute": 2e-4,
+        "depth_relative": 1e-3,
+        "absrel": 1e-5,
+        "in_range_absolute": 2e-4,
+        "mask_iou": 0.999,
+    },
     "bf16": _HALF,
     "fp16": _HALF,
     "int8": _BYTE,
@@ -41,6 +47,9 @@ LIMITS: dict[GraphPrecision, dict[str, float]] = {
 
 Source = Literal["synthetic", "rendered", "given"]
 
+# Linear depth is the farthest times a sigmoid, and ONNX Runtime's is off by up to 1.4e-7 however near it is to 0: of a
+# thousandth of the farthest depth that is 1.4e-4, of a hundred thousandth 1.4%, and does no harm.
+_NEAR = 1e-3
 _BATCHES = (1, 2, 3)
 _SCENES, _SCENES_SEED = 6, 1
 # Six scenes more in float32 would take a ViT-L minutes, and from one scene to another float32 is off by much the same.
@@ -60,7 +69,8 @@ class Agreement:
         precision: of the model.
         panoramas: how many.
         depth_absolute: greatest difference in depth, as a part of the network's farthest depth.
-        depth_relative: greatest relative difference in depth.
+        depth_relative: greatest relative difference in depth; of depths nearer than a thousandth of the network's
+            farthest, which is 10 cm of 100 m, relative to that.
         absrel: mean relative difference in depth.
         in_range_absolute: greatest difference in probability.
         mask_iou: intersection over union of the range masks, of the worst threshold.
@@ -189,7 +199,7 @@ class Reference:
         absrel = [relative[:, which == index].mean(axis=1) for index in range(len(self.pixels))]
         return {
             "depth_absolute": apart.max() / self.far_m,
-            "depth_relative": (apart / self.depth[which]).max(),
+            "depth_relative": (apart / np.maximum(self.depth[which], _NEAR * self.far_m)).max(),
             "absrel": np.mean(absrel, axis=0).max(),
             "in_range_absolute": np.abs(in_range - self.in_range[which]).max(),
             "mask_iou": _worst_iou(in_range > 0.5, self.in_range[which] > 0.5),

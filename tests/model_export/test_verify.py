@@ -150,6 +150,32 @@ def test_a_step_at_the_border_is_a_seam_error() -> None:
     assert agreement.seam_error == pytest.approx(0, abs=1e-6)
 
 
+def off_in_one_depth(metres: float, factor: float) -> Agreement:
+    """Of an engine that is right but for one pixel, whose depth it multiplies."""
+    depth = np.full((1, 16, 32), 2.0)
+    depth[0, 8, 16] = metres
+    found = depth.astype(np.float32)
+    found[0, 8, 16] *= factor
+    reference = Reference(np.zeros((1, 16, 32, 3), np.uint8), depth, np.ones((1, 4, 16, 32)), 100)
+    engine = SimpleNamespace(name="one", device="cpu", infer=lambda *_, **__: Inference(found, np.ones((1, 4, 16, 32))))
+    return reference.compare(engine, "fp32")
+
+
+@pytest.mark.parametrize("factor", [0.996, 1.004])
+def test_a_single_depth_that_is_off_is_found(factor: float) -> None:
+    """By 8 mm at 2 m: too little for the mean of all pixels, and as a part of the farthest depth."""
+    agreement = off_in_one_depth(2, factor)
+    assert agreement.absrel < LIMITS["fp32"]["absrel"]
+    assert agreement.depth_absolute < LIMITS["fp32"]["depth_absolute"]
+    with pytest.raises(VerificationFailed, match=r"panoramas: depth_relative is 0.004, the limit is 0.001\.$"):
+        agreement.require()
+
+
+@pytest.mark.parametrize(("metres", "relative"), [(0.2, 0.1), (0.1, 0.1), (0.01, 0.01), (0.001, 0.001)])
+def test_next_to_the_camera_a_single_depth_is_held_to_a_part_of_ten_centimetres(metres: float, relative: float) -> None:
+    assert off_in_one_depth(metres, 1.1).depth_relative == pytest.approx(relative, rel=1e-5)
+
+
 @pytest.mark.parametrize("wrong", [True, False])
 def test_depth_that_is_off_with_range_masks_or_without_is_found(wrong: bool) -> None:
     """Engines have a session, a plan or a branch for each."""
