@@ -32,7 +32,6 @@ from model_export.tensorrt import export_tensorrt
 from model_export.verify import LIMITS, Reference, reference_sets
 from tests.dap.engines.tensorrt_doubles import FakeTensorrt, install
 from tests.dap.graphs import METADATA, red_graph, save
-from tests.gpu import require_gpu
 from tests.model_export.test_verify import PERFECT
 
 # Of the operators that TensorRT 10.15 supports (onnx-tensorrt, docs/operators.md), those that exports use. One that is
@@ -342,13 +341,3 @@ def test_a_graph_quantised_for_onnx_runtime_is_refused_with_what_would_not_be(ex
         content = quantizer.quantized(FLOAT32_LAYERS[0]).SerializeToString()
     with pytest.raises(ModelFileInvalid, match="expected one that `dap export --to tensorrt --precision int8` wrote"):
         cast_pixels(content)
-
-
-@pytest.mark.gpu
-def test_the_plan_of_an_export_agrees_with_the_network_on_a_gpu(
-    exported: Path, reference: Reference, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    require_gpu("tensorrt", "onnx")
-    monkeypatch.setenv("DAP_HOME", str(tmp_path))
-    (agreement,) = export_tensorrt(exported, [reference])
-    assert agreement.broken == []
