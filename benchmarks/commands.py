@@ -210,7 +210,8 @@ def soak(model: str, panorama: Path, requests: int, clients: int, output: Path |
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
     envvar="DAP_BENCH_ENGINE_FILE",
-    help="Another exported file of the same model and size, in int8, say.",
+    help="Another exported file of the same model and size, in int8, say. It is run as it is by each contender in its "
+    "precision, or else by onnx; for TensorRT in int8 it must be one that `dap export --to tensorrt` wrote.",
 )
 @option(
     "--contender",
@@ -220,7 +221,8 @@ def soak(model: str, panorama: Path, requests: int, clients: int, output: Path |
     help="ENGINE:PRECISION, first the one that the others are compared with. By default eager:fp32, which is the plain "
     "network, torch:fp32 and onnx:fp32; on a GPU eager:fp32, eager:bf16 and torch:bf16. Also compiled, which is torch "
     "with --execution compiled, onnx-tensorrt, which is onnx with --provider tensorrt, and tensorrt: they take minutes "
-    "to start. What is not exported will be.",
+    "to start. Where no file in the precision is given one is exported; for a GPU as by `dap export --to tensorrt "
+    "--no-plan`.",
 )
 @_SIZE
 @option(

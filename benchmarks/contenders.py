@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from benchmarks.racer import IN_TORCH, EngineKind
 from dap.engines import PRECISIONS
@@ -21,6 +21,12 @@ UNTRAINED: tuple[EncoderName, ...] = ("vit-s", "vit-b", "vit-l")
 """The official network in its three sizes: as models here they have weights that nobody trained."""
 
 DEFAULTS = {"cpu": ("eager:fp32", "torch:fp32", "onnx:fp32"), "cuda": ("eager:fp32", "eager:bf16", "torch:bf16")}
+
+_Target = Literal["cpu", "gpu"]
+_EXPORT_FOR: dict[_Target, tuple[str, ...]] = {
+    "cpu": ("--to", "onnx"),
+    "gpu": ("--to", "tensorrt", "--no-plan"),  # who runs it builds its plans, for as many panoramas as it runs
+}
 
 _OFFICIAL_SIZE = (512, 1024)
 _SAID = 300
@@ -143,7 +149,7 @@ def choose(
     Args:
         subject: what they run.
         names: as `onnx:int8`, an engine or `eager` and a precision; none for the `DEFAULTS` of the device.
-        device: as torch names it.
+        device: `cpu` or `cuda`.
         threads: for exports.
         panorama: that exports are verified on.
         folder: for exports.
@@ -154,23 +160,30 @@ def choose(
     chosen: list[Contender] = []
     left_out: dict[str, str] = {}
     given = {path: read_graph_metadata(path).precision for path in subject.exported}
-    for kind, precision in map(_parse, names or DEFAULTS[device.partition(":")[0]]):
+    exports = _Exports(subject, threads, panorama, folder)
+    for kind, precision in map(_parse, names or DEFAULTS[device]):
         name = f"{kind} {precision}"
         try:
             if kind in IN_TORCH:
-                path = _checkpoint(subject)
+                paths = [_checkpoint(subject)]
             else:
-                files = [path for path, inside in given.items() if inside == precision]
-                path = files[0] if files else _export(subject, precision, threads, panorama, folder)
+                paths = [path for path, inside in given.items() if inside == precision]
+                paths = paths or [exports.file(precision, _target(kind, device))]
         except _NotThere as error:
             left_out[name] = str(error)
         else:
-            chosen.append(Contender(name, kind, precision, path))
+            told_apart = (f"{name}, {path.name}" if len(paths) > 1 else name for path in paths)
+            chosen += [Contender(one, kind, precision, path) for one, path in zip(told_apart, paths, strict=True)]
     ran = {contender.path for contender in chosen}
     for path, precision in given.items():
         if path not in ran:
             chosen.append(Contender(f"onnx {precision}, {path.name}", "onnx", precision, path))
     return chosen, left_out
+
+
+def _target(kind: EngineKind, device: str) -> _Target:
+    """What its files are exported for: on a GPU those for ONNX Runtime on the CPU are slower, or do not run."""
+    return "cpu" if (kind, device) == ("onnx", "cpu") else "gpu"
 
 
 def _parse(name: str) -> tuple[EngineKind, GraphPrecision]:
@@ -194,15 +207,36 @@ def _checkpoint(subject: Subject) -> Path:
     return subject.checkpoint
 
 
-def _export(subject: Subject, precision: GraphPrecision, threads: int, panorama: Path, folder: Path) -> Path:
-    """By `dap export`, as a user would, in a process whose memory is gone after."""
-    if subject.checkpoint is None:
-        raise _NotThere("there is no file in this precision, and no checkpoint to export")
-    path = folder / f"{precision}.onnx"
-    height, width = subject.size
-    command = [sys.executable, "-m", "dap", "export", "--model", str(subject.checkpoint), "--output", str(path)]
-    command += ["--precision", precision, "--size", f"{width}x{height}", "--threads", str(threads)]
-    run = subprocess.run([*command, "--panorama", str(panorama)], capture_output=True, text=True)
-    if run.returncode:
-        raise _NotThere(run.stderr.strip().rpartition("\n")[2][-_SAID:])
-    return path
+class _Exports:
+    """Files for contenders that none was given for, each exported once for all that run it."""
+
+    def __init__(self, subject: Subject, threads: int, panorama: Path, folder: Path) -> None:
+        self._subject = subject
+        self._options = ("--threads", str(threads), "--panorama", str(panorama))
+        self._folder = folder
+        self._made: dict[tuple[GraphPrecision, _Target], Path | str] = {}
+
+    def file(self, precision: GraphPrecision, target: _Target) -> Path:
+        """The file, exported when it is first asked for.
+
+        Raises:
+            _NotThere: it cannot be exported.
+        """
+        wanted = (precision, target)
+        if wanted not in self._made:
+            self._made[wanted] = self._export(precision, target)
+        made = self._made[wanted]
+        if isinstance(made, str):
+            raise _NotThere(made)
+        return made
+
+    def _export(self, precision: GraphPrecision, target: _Target) -> Path | str:
+        """By `dap export`, as a user would, in a process whose memory is gone after; or why there is none."""
+        if self._subject.checkpoint is None:
+            return "there is no file in this precision, and no checkpoint to export"
+        path = self._folder / f"{precision}-{target}.onnx"
+        height, width = self._subject.size
+        command = [sys.executable, "-m", "dap", "export", "--model", str(self._subject.checkpoint)]
+        command += ["--output", str(path), "--precision", precision, "--size", f"{width}x{height}"]
+        run = subprocess.run([*command, *_EXPORT_FOR[target], *self._options], capture_output=True, text=True)
+        return run.stderr.strip().rpartition("\n")[2][-_SAID:] if run.returncode else path
