@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks import ceiling, graph_roofline
 from benchmarks.graph_roofline import calls_of, node_flop
@@ -29,22 +31,48 @@ def test_products_are_counted_by_their_closed_form(
     assert node_flop(operator, inputs, outputs) == flop
 
 
-def event(name: str, operator: str, microseconds: int) -> dict[str, object]:
-    shapes = {"input_type_shape": [{"float": [2, 3]}, {"uint8": []}], "output_type_shape": [{"int64": [6]}]}
+def event(name: str, operator: str, microseconds: int, weights: bool = True) -> dict[str, object]:
+    inputs = [{"float": [2, 3]}, {"uint8": []}, *([{"float": [3, 5]}] if weights else [])]
+    shapes = {"input_type_shape": inputs, "output_type_shape": [{"int64": [6]}]}
     return {"cat": "Node", "name": name, "dur": microseconds, "args": {"op_name": operator, **shapes}}
 
 
 def test_a_node_has_the_seconds_of_the_last_runs_and_the_bytes_that_it_reads_and_writes() -> None:
-    events = [
+    shapes = [event("a_kernel_time", "Relu", 900), event("b_kernel_time", "Relu", 900)]
+    timed = [
         {"cat": "Session", "name": "session_initialization", "dur": 1},
-        *(event("a_kernel_time", "Relu", microseconds) for microseconds in (90, 10, 20)),
+        *(event("a_kernel_time", "Relu", microseconds, weights=False) for microseconds in (90, 10, 20)),
         event("a_fence_after", "Relu", 5),
-        *(event("b_kernel_time", "Relu", microseconds) for microseconds in (90, 30, 40)),
+        event("c_kernel_time", "Reshape", 5),
+        *(event("b_kernel_time", "Relu", microseconds, weights=False) for microseconds in (90, 30, 40)),
     ]
-    first, second = calls_of(events, rounds=2)
+    first, second = calls_of(shapes, timed, rounds=2)
     assert first.seconds == pytest.approx([10e-6, 20e-6])
     assert second.seconds == pytest.approx([30e-6, 40e-6])
-    assert (first.part, first.flop, first.moved) == ("Relu", 0, 4 * 6 + 1 + 8 * 6)
+    assert (first.part, first.flop, first.moved) == ("Relu", 0, 4 * (6 + 15) + 1 + 8 * 6)
+
+
+def test_weights_that_are_packed_count_like_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of a transposed convolution ONNX Runtime packs them, and shows none in its profile."""
+    monkeypatch.setattr(ceiling, "_PRODUCT", {"cpu": 16})
+    monkeypatch.setattr(ceiling, "_COPIED", {"cpu": 1024})
+    nodes = [
+        helper.make_node("Cast", ["panorama"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pixels"], ["maps"], perm=[0, 3, 1, 2]),
+        helper.make_node("ConvTranspose", ["maps", "weight"], ["depth"], strides=[2, 2]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "transposed",
+        [helper.make_tensor_value_info("panorama", TensorProto.UINT8, (1, 8, 16, 3))],
+        [helper.make_tensor_value_info("depth", TensorProto.FLOAT, (1, 5, 16, 32))],
+        [numpy_helper.from_array(np.ones((3, 5, 2, 2), np.float32), "weight")],
+    )
+    path = tmp_path / "transposed.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    pixels = np.zeros((1, 8, 16, 3), np.uint8)
+    found = graph_roofline.measure(path, pixels, threads=1, rounds=1, advance=lambda _: None)
+    assert found.total.flop == 2 * 3 * 8 * 16 * 5 * 4
 
 
 def test_a_file_is_run_beside_the_ceilings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
