@@ -111,7 +111,7 @@ def create_app(settings: Settings | None = None, engine_factory: EngineFactory =
     )
     app.add_middleware(
         Admission,
-        max_requests=settings.max_requests,
+        max_requests=lambda: serving.max_requests,
         require_room=serving.require_room,
         retry_after_s=lambda: serving.wait_s,
     )

@@ -120,13 +120,17 @@ class Admission:
 
     Args:
         app: what takes panoramas with POST.
-        max_requests: at a time.
+        max_requests: says how many at a time, which depends on the model that is served.
         require_room: raises Overloaded if a panorama whose client waits so many seconds could not be queued now.
         retry_after_s: when to come back.
     """
 
     def __init__(
-        self, app: ASGIApp, max_requests: int, require_room: Callable[[float], None], retry_after_s: Callable[[], float]
+        self,
+        app: ASGIApp,
+        max_requests: Callable[[], int],
+        require_room: Callable[[float], None],
+        retry_after_s: Callable[[], float],
     ) -> None:
         self._app = app
         self._max_requests = max_requests
@@ -150,7 +154,7 @@ class Admission:
             self._in_progress -= 1
 
     def _require_place(self, within_s: float) -> None:
-        if self._in_progress >= self._max_requests:
+        if self._in_progress >= self._max_requests():
             raise Overloaded(f"{self._in_progress} requests are in progress already", self._retry_after_s())
         self._require_room(within_s)
 

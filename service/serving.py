@@ -4,7 +4,7 @@ import asyncio
 import enum
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dap.engines import Engine, create_engine
 from dap.errors import DapError, EngineError, LoadInProgress, ModelError, NotReady, UnknownModel
 from dap.models import Model, find_model, known_models
-from dap.resolutions import Size, batch_limit, choose_resolution, resolution_list
+from dap.resolutions import Size, batch_limit, choose_resolution, resolution_list, resolution_text
 from service.batcher import Batcher, BatchLimits
 from service.pool import give_way
 from service.settings import Settings
@@ -21,6 +21,10 @@ from service.telemetry import Telemetry
 EngineFactory = Callable[[Model, Settings], Engine]
 
 _CLOSE_S = 5.0
+_NEVER_FILL = (
+    "batches of %d panoramas of %s never fill: %s has room for %d; "
+    "leave it out, give %d or more, or lower max_batch_size"
+)
 
 _log = logging.getLogger("dap.service")
 
@@ -131,6 +135,12 @@ class Serving:
     def sizes(self) -> tuple[Size, ...]:
         """(H, W) of the resolutions that are offered, the first for who does not ask; none before a model is loaded."""
         return self._served.engine.sizes if self._served else ()
+
+    @property
+    def max_requests(self) -> int:
+        """Requests that may be in progress: as the settings have it for what is served."""
+        limits = self._served.limits if self._served else None
+        return self._settings.requests(limits.items, limits.lanes) if limits else self._settings.requests(1, 1)
 
     @property
     def wait_s(self) -> float:
@@ -274,19 +284,9 @@ class Serving:
         except BaseException:
             loader.shutdown(wait=False)
             raise
-        settings = self._settings
-        on_gpu = engine.device != "cpu"
-        lanes = 1 if settings.batch_delay_s else engine.lanes
-        limits = BatchLimits(
-            items=settings.max_batch_size if lanes == 1 or on_gpu else 1,
-            queued_pixels=settings.max_queued_pixels,
-            delay_s=settings.batch_delay_s,
-            run_s=settings.engine_timeout_s,
-            lanes=lanes,
-            size=engine.input_size,
-            prepared=on_gpu,
-        )
-        runners = ThreadPoolExecutor(lanes, "engine", initializer=give_way)
+        limits = _limits(engine, self._settings)
+        _warn_of_batches_that_never_fill(limits, engine.sizes, self._settings.requests(limits.items, limits.lanes))
+        runners = ThreadPoolExecutor(limits.lanes, "engine", initializer=give_way)
         batcher = Batcher(engine, runners, limits, self._telemetry.batch_ran, lambda error: self._died(batcher, error))
         return Served(model, engine, limits, batcher, loader, runners, _Users())
 
@@ -336,6 +336,33 @@ class Serving:
             self.state = State.FAILED
             # An error of ours says all that can be done about it.
             _log.critical("%s: %s", self.state.value, error, exc_info=None if isinstance(error, DapError) else error)
+
+
+def _limits(engine: Engine, settings: Settings) -> BatchLimits:
+    on_gpu = engine.device != "cpu"
+    lanes = 1 if settings.batch_delay_s else engine.lanes
+    items = settings.max_batch_size if lanes == 1 or on_gpu else 1
+    batch_pixels = max(batch_limit(items, size, engine.input_size) * math.prod(size) for size in engine.sizes)
+    return BatchLimits(
+        items=items,
+        queued_pixels=settings.queued_pixels(batch_pixels, lanes),
+        delay_s=settings.batch_delay_s,
+        run_s=settings.engine_timeout_s,
+        lanes=lanes,
+        size=engine.input_size,
+        prepared=on_gpu,
+    )
+
+
+def _warn_of_batches_that_never_fill(limits: BatchLimits, sizes: Sequence[Size], max_requests: int) -> None:
+    """Say which setting keeps them from it. Of batches of one there is nothing to say: an empty queue lets any in."""
+    for size in sizes:
+        most, pixels = limits.items_at(size), math.prod(size)
+        if most > 1 and most * pixels > limits.queued_pixels:
+            room = max(1, limits.queued_pixels // pixels)
+            _log.warning(_NEVER_FILL, most, resolution_text(size), "max_queued_pixels", room, most * pixels)
+        if most > max_requests:
+            _log.warning(_NEVER_FILL, most, resolution_text(size), "max_requests", max_requests, most)
 
 
 def _close_when_idle(served: Served) -> None:

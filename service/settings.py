@@ -16,12 +16,30 @@ from dap.models import DEFAULT_MODEL
 from dap.resolutions import Size, parse_resolution
 
 MEBIBYTE = 1024 * 1024
+LEAST_QUEUED_PIXELS = 32 * 512 * 256
+LEAST_REQUESTS = 64
 
 _ORIGIN = re.compile(r"\*|https?://[^/\s]+")
 
 
 class Settings(BaseSettings):
-    """Settings of the service, from the environment unless given."""
+    """Settings of the service, from the environment unless given.
+
+    How much is let in follows what is served where nobody says otherwise, told in full batches:
+
+    - `max_queued_pixels` has room for lanes + 2, of the resolution whose full batch has the most pixels. What runs is
+      no more in the queue: each lane finds its next batch whole when it is free, while two more come in. (A
+      panorama has its room in the queue from before it is decoded.)
+    - `max_requests` is 3 x lanes + 2 of them: those, one that each lane runs, and one of each that is written and sent.
+
+    Lanes are the batches that run at a time (`dap.engines.base.Engine`). Where batches are small a burst still finds
+    room for 32 panoramas of 512x256, and 64 requests. More room keeps nobody waiting in vain: who would hardly be done
+    in time is refused in any case (`service.batcher.Batcher.require_room`).
+
+    A value that is given is kept, even one that has no room for one full batch. The log then warns that batches never
+    fill. It is no error: a short queue may be meant, the answers are the same, only fewer, and what a full batch is
+    depends on the model, which may be exchanged while the service runs. An update shall not take down what works.
+    """
 
     model_config = SettingsConfigDict(env_prefix="DAP_", frozen=True, extra="forbid")
 
@@ -131,17 +149,21 @@ class Settings(BaseSettings):
         description="Seconds that a panorama waits for company on an idle engine. 0 is right for nearly everybody: "
         "batches form by themselves while the engine is busy. Too high: every request of a quiet service waits.",
     )
-    max_queued_pixels: int = Field(
-        default=32 * 512 * 256,
+    max_queued_pixels: int | None = Field(
+        default=None,
         ge=1,
-        description="Pixels that wait for the engine at most, each panorama at the model's input size; beyond it 429. "
-        "Too low: bursts are refused that could have been served. Too high: who waits longest runs out of time.",
+        description="Pixels that wait for the engine at most, each panorama at the size that the model sees it at; "
+        "beyond it 429. By default as many as keep batches full: two full batches and one more for each that runs at a "
+        f"time, and {LEAST_QUEUED_PIXELS} at least. Too low: bursts are refused that could have been served, and "
+        "batches never fill. Too high: who waits longest runs out of time, and memory, 3 bytes a pixel.",
     )
-    max_requests: int = Field(
-        default=64,
+    max_requests: int | None = Field(
+        default=None,
         ge=1,
-        description="POST requests in progress at most, from the first byte in to the last byte out; beyond it 429. "
-        "Too low: slow clients keep quick ones out. Too high: memory, since each may hold an upload or an answer.",
+        description="POST requests in progress at most, from the first byte in to the last byte out; beyond it 429. By "
+        "default as many as keep batches full: two full batches and three more for each that runs at a time, and "
+        f"{LEAST_REQUESTS} at least. Too low: slow clients keep quick ones out, and batches never fill. Too high: "
+        "memory, since each may hold an upload or an answer.",
     )
     max_body_bytes: int = Field(
         default=64 * MEBIBYTE,
@@ -263,6 +285,14 @@ class Settings(BaseSettings):
     def sizes(self) -> tuple[Size, ...] | None:
         """(H, W) of the resolutions to offer; None for all that the model is made for."""
         return _sizes(self.resolutions)
+
+    def queued_pixels(self, batch_pixels: int, lanes: int) -> int:
+        """Pixels that may wait where a full batch has at most `batch_pixels`, and so many of them run at a time."""
+        return self.max_queued_pixels or max(LEAST_QUEUED_PIXELS, (lanes + 2) * batch_pixels)
+
+    def requests(self, batch: int, lanes: int) -> int:
+        """Requests that may be in progress where a full batch has so many panoramas, and `lanes` run at a time."""
+        return self.max_requests or max(LEAST_REQUESTS, (3 * lanes + 2) * batch)
 
     @model_validator(mode="after")
     def _ports_are_two(self) -> Self:

@@ -269,4 +269,4 @@ def _require(served: Served, model: str, version: str) -> None:
 
 def _signature(served: Served, settings: Settings) -> Signature:
     thresholds = len(served.engine.thresholds)
-    return Signature(served.engine.sizes, thresholds, settings.max_batch_size, settings.max_queued_pixels)
+    return Signature(served.engine.sizes, thresholds, settings.max_batch_size, served.limits.queued_pixels)

@@ -1,4 +1,5 @@
 import asyncio
+import functools
 import json
 import logging
 import math
@@ -123,7 +124,7 @@ class TestAdmission:
             await go_on.wait()
             await echo(scope, receive, send)
 
-        async with client_of(Admission(slow, 1, lambda within_s: None, retry_after_s=lambda: 6.5)) as client:
+        async with client_of(Admission(slow, lambda: 1, lambda within_s: None, retry_after_s=lambda: 6.5)) as client:
             first = asyncio.create_task(client.post("/"))
             await inside.wait()
             refused = await client.post("/")
@@ -141,7 +142,7 @@ class TestAdmission:
             raise AssertionError("it was let in")
 
         sent: list[int] = []
-        async with client_of(Admission(never, 8, full, retry_after_s=lambda: 1)) as client:
+        async with client_of(Admission(never, lambda: 8, full, retry_after_s=lambda: 1)) as client:
             refused = await client.post("/depth", content=chunks(3, 10, sent))
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "3")
         assert sent == [0, 1, 2]  # What comes after the answer is thrown away, so that the answer is not lost.
@@ -151,16 +152,16 @@ class TestAdmission:
         self, said: str | None, patience_s: float
     ) -> None:
         asked: list[float] = []
-        async with client_of(Admission(echo, 1, asked.append, retry_after_s=lambda: 1)) as client:
+        async with client_of(Admission(echo, lambda: 1, asked.append, retry_after_s=lambda: 1)) as client:
             await client.post("/", headers={"x-request-timeout": said} if said else {})
         assert asked == [patience_s]
 
     async def test_loading_a_model_is_no_panorama(self) -> None:
-        async with client_of(Admission(echo, 0, lambda within_s: None, retry_after_s=lambda: 1)) as client:
+        async with client_of(Admission(echo, lambda: 0, lambda within_s: None, retry_after_s=lambda: 1)) as client:
             assert (await client.post("/models/dap-s:load")).status_code == 200
 
     async def test_a_get_is_always_let_in(self) -> None:
-        async with client_of(Admission(echo, 0, lambda within_s: None, retry_after_s=lambda: 1)) as client:
+        async with client_of(Admission(echo, lambda: 0, lambda within_s: None, retry_after_s=lambda: 1)) as client:
             assert (await client.get("/")).status_code == 200
             assert (await client.post("/")).status_code == 429
 
@@ -322,3 +323,21 @@ async def test_a_full_queue_refuses_before_the_picture_is_looked_at(serving, eng
         answers = await asyncio.gather(first, second)
     assert [answer.status_code for answer in answers] == [200, 200]
     assert (refused.status_code, "retry-after" in refused.headers) == (429, True)
+
+
+@pytest.mark.parametrize(("size", "batch"), [((512, 1024), 16), ((32, 64), 40)], ids=["large panoramas", "many"])
+async def test_with_the_defaults_batches_fill_and_nobody_is_refused(
+    serving, engine, panorama, until_queued, size: tuple[int, int], batch: int
+) -> None:
+    engine.input_size, engine.thresholds = size, (10.0,)
+    async with serving(max_batch_size=batch) as client:
+        engine.gate.clear()
+        post = functools.partial(client.post, "/depth?range=none&format=npy&size=64x32", content=panorama())
+        posts = [asyncio.create_task(post())]
+        await asyncio.to_thread(engine.entered.acquire)
+        posts += [asyncio.create_task(post()) for _ in range(2 * batch)]
+        await until_queued(client, 2 * batch)
+        engine.gate.set()
+        answers = await asyncio.gather(*posts)
+    assert {answer.status_code for answer in answers} == {200}
+    assert engine.batch_sizes == [1, batch, batch]

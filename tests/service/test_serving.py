@@ -87,6 +87,45 @@ async def test_on_a_gpu_several_lanes_take_batches_and_on_a_cpu_single_panoramas
         assert (limits.lanes, limits.items, limits.prepared) == (2, items, device != "cpu")
 
 
+async def test_the_queue_has_room_for_full_batches_of_the_size_whose_full_batch_is_largest(engine) -> None:
+    # Of 1024x512 four run together; of 2304x1152, where one already has more pixels than those, still one.
+    engine.device, engine.input_size, engine.thresholds = "cuda:0", (512, 1024), (10.0,)
+    for others, largest in (((), 4 * 512 * 1024), (((1152, 2304), (256, 512)), 1152 * 2304)):
+        engine.other_sizes = others
+        async with loading(lambda model, settings: engine, max_batch_size=4) as serving:
+            await until_loaded(serving)
+            assert serving.current().limits.queued_pixels == (1 + 2) * largest
+
+
+async def test_requests_let_in_follow_the_model_that_is_served(engine) -> None:
+    engine.device, engine.lanes = "cuda:0", 2
+    async with loading(lambda model, settings: engine, max_batch_size=16) as serving:
+        assert serving.max_requests == 64
+        await until_loaded(serving)
+        assert serving.max_requests == 128
+
+
+@pytest.mark.parametrize(
+    ("given", "warned"),
+    [
+        ({"max_queued_pixels": 8 * 32 * 64 - 1}, ["8 panoramas of 64x32", "max_queued_pixels has room for 7", "16384"]),
+        ({"max_requests": 7}, ["8 panoramas of 64x32", "max_requests has room for 7", "give 8 or more"]),
+        ({"max_queued_pixels": 8 * 32 * 64, "max_requests": 8}, []),
+        ({"max_queued_pixels": 1, "max_batch_size": 1}, []),
+        ({}, []),
+    ],
+)
+async def test_who_gives_too_little_room_for_a_full_batch_is_warned_and_served(
+    engine, caplog, given: dict[str, int], warned: list[str]
+) -> None:
+    async with loading(lambda model, settings: engine, **{"max_batch_size": 8, **given}) as serving:
+        await until_loaded(serving)
+        assert serving.state is State.READY
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == bool(warned)
+    assert all(part in warnings[0] for part in warned)
+
+
 async def test_stop_while_the_model_loads_ends_at_once_it_is_loaded(engine) -> None:
     engine.gate.clear()
     async with loading(lambda model, settings: engine) as serving:

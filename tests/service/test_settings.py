@@ -62,6 +62,22 @@ def test_resolutions_are_sizes_with_commas_between() -> None:
     assert Settings().sizes is None
 
 
+@pytest.mark.parametrize(
+    ("batch", "lanes", "pixels", "requests"),
+    [(16, 1, 3 * 16 * 1024 * 512, 80), (16, 2, 4 * 16 * 1024 * 512, 128), (1, 2, 32 * 512 * 256, 64)],
+)
+def test_by_default_two_full_batches_come_in_while_each_lane_has_its_next_one_waiting(
+    batch: int, lanes: int, pixels: int, requests: int
+) -> None:
+    assert Settings().queued_pixels(batch * 1024 * 512, lanes) == pixels
+    assert Settings().requests(batch, lanes) == requests
+
+
+def test_what_is_given_is_kept_whatever_is_served() -> None:
+    chosen = Settings(max_queued_pixels=5, max_requests=3)
+    assert (chosen.queued_pixels(1024 * 512, lanes=2), chosen.requests(16, lanes=2)) == (5, 3)
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().port = 1

@@ -167,6 +167,12 @@ class TestRefusals:
             assert "1 to 2 panoramas" in await self.refused(client, 422, json=request_of(pixels_of(1, 2, 3)))
             assert (await client.post(INFER, json=request_of(pixels_of(1, 2)))).status_code == 200
 
+    async def test_a_batch_is_as_large_as_batches_may_be_however_large_panoramas_are(self, serving, engine) -> None:
+        engine.input_size, engine.thresholds = (512, 1024), (10.0,)
+        async with serving(max_batch_size=16) as client:
+            body, headers = image_request(*[b""] * 17)
+            assert "1 to 16 panoramas" in await self.refused(client, 422, content=body, headers=headers)
+
     @pytest.mark.parametrize(
         ("image", "status"), [(b"", 400), (b"<html>", 415), (b"\xff\xd8\xff\xe0nothing", 422)], ids=str
     )
