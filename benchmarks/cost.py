@@ -59,7 +59,7 @@ def measure(
     model: str, image: bytes, requests: int, advance: Callable[[int], None], runtime: Runtime = DEFAULTS
 ) -> list[Cost]:
     """Each case so many times, one request after the other."""
-    with servers.ours(image, model, *runtime.options(model)) as server:
+    with servers.ours(image, model, *runtime.options) as server:
         costs = []
         for case in cases(server, image):
             costs.append(load.run(_cost(case, requests)))

@@ -23,8 +23,6 @@ FORMATS = {"png": "image/png", "npy": "application/x-npy"}
 _ROOT = Path(__file__).parent.parent
 _READY_WITHIN_S = 90.0
 _WARM_WITHIN_S = 900.0  # on a GPU graphs are recorded first, or plans built
-_QUEUED_BATCHES = 2
-_REQUESTS_OF_A_PLACE = 4  # two batches run, and as many wait
 _BOUNDARY = "the-end-of-a-part"
 
 
@@ -68,17 +66,12 @@ class Runtime:
             max_batch_size=self.max_batch_size,
         )
 
-    def options(self, model: str) -> tuple[str, ...]:
-        """For `dap serve`, with room for as many requests as keep its batches full; none for its defaults."""
+    @property
+    def options(self) -> tuple[str, ...]:
+        """For `dap serve`; none for its defaults."""
         if self == DEFAULTS:
             return ()
-        height, width = find_model(model).input_size
-        told = {
-            **vars(self),
-            "max_queued_pixels": _QUEUED_BATCHES * self.max_batch_size * height * width,
-            "max_requests": max(64, _REQUESTS_OF_A_PLACE * self.max_batch_size),
-        }
-        return tuple(word for name, value in told.items() for word in (f"--{name.replace('_', '-')}", str(value)))
+        return tuple(word for name, value in vars(self).items() for word in (f"--{name.replace('_', '-')}", str(value)))
 
 
 DEFAULTS = Runtime()

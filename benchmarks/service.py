@@ -124,7 +124,7 @@ def measure(
         advance: told of the seconds that have been measured; see `duration`.
         runtime: of ours and of the bare engine.
     """
-    options = runtime.options(model)
+    options = runtime.options
     starts = [ready_seconds(model, image, options) for _ in range(STARTS - 1)]
     engine = runtime.create(model)
     batch_sizes = (1, runtime.max_batch_size)
