@@ -164,8 +164,8 @@ def cost(
 
     runtime = Runtime(engine, device, precision, max_batch_size)
     with progress("requests", 4 * requests) as advance:
-        costs = measure(model, panorama.read_bytes(), requests, advance, runtime)
-    machine = describe_machine(device)
+        ran_on, costs = measure(model, panorama.read_bytes(), requests, advance, runtime)
+    machine = describe_machine(ran_on)
     click.echo(f"{machine}\n\n{as_markdown(costs)}")
     if picture:
         runs_on = f"{machine.processor}, {machine.cores} cores"

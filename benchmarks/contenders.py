@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from benchmarks.racer import IN_TORCH, EngineKind
 from dap.engines import PRECISIONS
-from dap.errors import InvalidParameter
+from dap.errors import EngineUnavailable, InvalidParameter
 from dap.graph import GRAPH_PRECISIONS, GraphPrecision, read_graph_metadata
 from dap.model.config import EncoderName, NetworkConfig
 from dap.models import find_model, model_file
@@ -113,15 +113,27 @@ def available(kind: str) -> tuple[list[str], dict[str, str]]:
 
     Args:
         kind: `cpu` or `cuda`.
+
+    Raises:
+        EngineUnavailable: torch, which all others are compared with, finds no GPU.
     """
     if kind == "cpu":
         return list(DEFAULTS["cpu"]), {}
+    import torch
+
+    if not torch.cuda.is_available():
+        raise EngineUnavailable(
+            f"torch {torch.__version__} finds no GPU: expected one here, and a torch that is built for CUDA."
+        )
     names = list(DEFAULTS["cuda"])
     left_out: dict[str, str] = {}
     for name, missing in (
         ("compiled:bf16", _missing("triton") or ("" if shutil.which("cc") or shutil.which("gcc") else "a C compiler")),
         ("onnx:fp16", _missing("onnx", "onnxscript", "cuda") or _missing_provider("CUDAExecutionProvider")),
-        ("onnx-tensorrt:fp16", _missing("onnx", "tensorrt", "cuda") or _missing_provider("TensorrtExecutionProvider")),
+        (
+            "onnx-tensorrt:fp16",
+            _missing("onnx", "onnxscript", "tensorrt", "cuda") or _missing_provider("TensorrtExecutionProvider"),
+        ),
         ("tensorrt:fp16", _missing("onnx", "onnxscript", "tensorrt", "cuda")),
     ):
         if missing:

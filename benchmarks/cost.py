@@ -16,6 +16,7 @@ from PIL import Image
 
 from benchmarks import load, servers
 from benchmarks.load import Connection, Request
+from benchmarks.metrics import read_device
 from benchmarks.servers import DEFAULTS, FORMATS, Runtime, Server
 
 LARGE = (8192, 4096)
@@ -57,14 +58,14 @@ class Cost:
 
 def measure(
     model: str, image: bytes, requests: int, advance: Callable[[int], None], runtime: Runtime = DEFAULTS
-) -> list[Cost]:
-    """Each case so many times, one request after the other."""
+) -> tuple[str, list[Cost]]:
+    """Each case so many times, one request after the other, and before them the device that the model ran on."""
     with servers.ours(image, model, *runtime.options) as server:
         costs = []
         for case in cases(server, image):
             costs.append(load.run(_cost(case, requests)))
             advance(requests)
-        return costs
+        return read_device(server.url), costs
 
 
 def cases(server: Server, image: bytes) -> list[Case]:

@@ -1,10 +1,11 @@
-"""What the service says of its batches, from /metrics."""
+"""What the service says of its batches and of its device, from /metrics."""
 
 import re
 import urllib.request
 from dataclasses import dataclass
 
 _SAMPLE = re.compile(r"^dap_batch_size_(sum|count) (\S+)$", re.MULTILINE)
+_DEVICE = re.compile(r'^dap_model_info\{.*\bdevice="([^"]*)"', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,27 @@ class Batches:
 
 def read_batches(url: str) -> Batches:
     """Since the service at `url` started."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
-        return parse_batches(answer.read().decode())
+    return parse_batches(_read(url))
+
+
+def read_device(url: str) -> str:
+    """On which the service at `url` runs its model: `cpu`, `cuda:0`."""
+    return parse_device_label(_read(url))
 
 
 def parse_batches(text: str) -> Batches:
     """From the text that Prometheus reads."""
     found = {name: float(value) for name, value in _SAMPLE.findall(text)}
     return Batches(found["count"], found["sum"])
+
+
+def parse_device_label(text: str) -> str:
+    """From the text that Prometheus reads."""
+    (device,) = _DEVICE.findall(text)
+    return str(device)
+
+
+def _read(url: str) -> str:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+        return text

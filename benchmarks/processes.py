@@ -82,9 +82,12 @@ def describe_machine(device: str = "cpu") -> Machine:
 
 
 def _gpu(device: str) -> Gpu | None:
+    """None where torch cannot tell, which ONNX Runtime and TensorRT do without: it is not here, or not for CUDA."""
     try:
         import torch
     except ModuleNotFoundError:
+        return None
+    if not torch.cuda.is_available():
         return None
     properties = torch.cuda.get_device_properties(device)
     driver = _DRIVER.read_text().strip() if _DRIVER.exists() else ""

@@ -44,7 +44,15 @@ def test_of_a_gpu_its_name_and_its_driver_are_told(tmp_path: Path, monkeypatch: 
     driver.write_text("580.159.04\n")
     found = SimpleNamespace(name="NVIDIA H200", total_memory=150_754_820_096)
     monkeypatch.setattr(processes, "_DRIVER", driver)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: {"cuda:1": found}[device])
     assert describe_machine().gpu is None
     machine = describe_machine("cuda:1")
     assert str(machine).startswith(f"NVIDIA H200, 150.8 GB, driver 580.159.04, torch {torch.__version__}; ")
+
+
+def test_what_was_measured_on_a_gpu_is_not_lost_where_torch_is_built_without_cuda(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert describe_machine("cuda:0").gpu is None
