@@ -257,7 +257,7 @@ def _refuse_given(names: Sequence[str], reason: str) -> None:
     context = click.get_current_context()
     for parameter in context.command.params:
         if parameter.name in names and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
-            raise InvalidParameter(f"{parameter.opts[0]} {reason}.")
+            raise InvalidParameter(f"{'/'.join((*parameter.opts, *parameter.secondary_opts))} {reason}.")
 
 
 @contextmanager

@@ -274,7 +274,7 @@ def test_a_file_of_an_older_export_beside_the_new_one_is_told_at_once(
     [
         (["--calibrate", "."], "--calibrate is of int8 and fp8: expected none in fp32."),
         (["--precision", "fp16", "--calibrate", "."], "--calibrate is of int8 and fp8: expected none in fp16."),
-        (["--no-plan"], "--plan is of --to tensorrt: expected none with --to onnx."),
+        (["--no-plan"], "--plan/--no-plan is of --to tensorrt: expected none with --to onnx."),
         (["--device", "cuda"], "--device is of a plan: expected none where none is built."),
         (["--max-batch-size", "4"], "--max-batch-size is of a plan: expected none where none is built."),
         (["--to", "tensorrt", "--no-plan", "--device", "cuda:1"], "--device is of a plan"),
