@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 
@@ -83,14 +84,22 @@ def test_a_part_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     assert outcome.failure == "it was not done after 0 s"
 
 
-def test_who_ends_the_suite_ends_the_part_that_runs(tmp_path: Path) -> None:
-    def end(_part: int) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+def test_who_ends_the_suite_ends_the_part_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[subprocess.Popen[bytes]] = []
 
+    class Interrupted(subprocess.Popen[bytes]):
+        def wait(self, timeout: float | None = None) -> int:
+            if not begun:
+                begun.append(self)
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().wait(timeout)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
-        run(QUICK, 60, {}, tmp_path, end)
+        run(QUICK, 60, {}, tmp_path, lambda _: None)
     assert ended.value.code == 128 + signal.SIGTERM
+    assert [process.returncode for process in begun] == [-signal.SIGKILL]
     assert signal.getsignal(signal.SIGTERM) is before
 
 
