@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from benchmarks.racer import IN_TORCH, EngineKind
 from dap.engines import PRECISIONS
-from dap.errors import EngineUnavailable, InvalidParameter
+from dap.errors import InvalidParameter
 from dap.graph import GRAPH_PRECISIONS, GraphPrecision, read_graph_metadata
 from dap.model.config import EncoderName, NetworkConfig
 from dap.models import find_model, model_file
@@ -112,19 +112,10 @@ def available(kind: str) -> tuple[list[str], dict[str, str]]:
     """Names for `choose` of all that has what it needs on this machine; and who has not, and why.
 
     Args:
-        kind: `cpu` or `cuda`.
-
-    Raises:
-        EngineUnavailable: torch, which all others are compared with, finds no GPU.
+        kind: `cpu`, or `cuda` where torch has found such a device.
     """
     if kind == "cpu":
         return list(DEFAULTS["cpu"]), {}
-    import torch
-
-    if not torch.cuda.is_available():
-        raise EngineUnavailable(
-            f"torch {torch.__version__} finds no GPU: expected one here, and a torch that is built for CUDA."
-        )
     names = list(DEFAULTS["cuda"])
     left_out: dict[str, str] = {}
     for name, missing in (

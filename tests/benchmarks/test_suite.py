@@ -7,14 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner
 
 from benchmarks import contenders, suite
 from benchmarks.commands import bench
 from benchmarks.contenders import available
 from benchmarks.suite import Part, Plan, parts, run
-from dap.errors import EngineUnavailable
 from dap.model.checkpoints import save_network
 from dap.model.config import NetworkConfig
 from dap.model.dap import DapNetwork
@@ -105,7 +103,6 @@ def test_who_ends_the_suite_ends_the_part_that_runs(tmp_path: Path, monkeypatch:
 
 def test_what_cannot_run_is_left_out_with_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where torch is, and neither TensorRT nor an ONNX Runtime for CUDA."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(contenders, "find_spec", lambda name: None if name in ("tensorrt", "triton") else object())
     names, left_out = available("cuda")
     assert names == ["eager:fp32", "eager:bf16", "torch:bf16"]
@@ -115,17 +112,10 @@ def test_what_cannot_run_is_left_out_with_what_it_needs(monkeypatch: pytest.Monk
 
 
 def test_without_what_exports_need_only_checkpoints_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(contenders, "find_spec", lambda name: None if name == "onnxscript" else object())
     _, left_out = available("cuda")
     exported = ("onnx:fp16", "onnx-tensorrt:fp16", "tensorrt:fp16")
     assert [left_out[name] for name in exported] == ["needs onnxscript, not installed here"] * 3
-
-
-def test_where_torch_finds_no_gpu_nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(EngineUnavailable, match="finds no GPU: expected one here, and a torch that is built for CUDA"):
-        available("cuda")
 
 
 def test_the_command_ends_with_1_where_a_part_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
