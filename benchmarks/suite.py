@@ -28,7 +28,7 @@ class Plan:
     """What is measured.
 
     Attributes:
-        checkpoint: of the network.
+        checkpoint: of the network; an absolute path.
         device: `cpu`, `cuda` or `cuda:N`.
         batches: panoramas at a time; the service runs up to the largest.
         contenders: as `benchmarks.contenders.choose` has them, first the one that the others are compared with.
@@ -78,7 +78,7 @@ def parts(plan: Plan, folder: Path) -> list[Part]:
 
     Args:
         plan: what is measured.
-        folder: for what they write.
+        folder: for what they write; an absolute path.
     """
     precision = "fp32" if parse_device(plan.device)[0] == "cpu" else "bf16"
     largest = max(plan.batches)
@@ -142,7 +142,7 @@ def run(
         planned: in their order.
         limit_s: seconds of each part at most.
         left_out: contenders that cannot run here, and why.
-        folder: for what they write.
+        folder: for what they write; an absolute path.
         advance: told of each part.
 
     Returns:
@@ -170,7 +170,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 def _run(part: Part, limit_s: float, folder: Path) -> Outcome:
     numbers = folder / f"{part.name}.json"
     numbers.unlink(missing_ok=True)  # of an earlier run
-    command = [sys.executable, "-m", "benchmarks.commands", *part.words, "--output", str(numbers.resolve())]
+    command = [sys.executable, "-m", "benchmarks.commands", *part.words, "--output", str(numbers)]
     started = time.perf_counter()
     log_path = folder / f"{part.name}.log"
     with (folder / f"{part.name}.md").open("wb") as tables, log_path.open("wb") as log:

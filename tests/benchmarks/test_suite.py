@@ -125,3 +125,15 @@ def test_the_command_ends_with_1_where_a_part_failed(tmp_path: Path, monkeypatch
     result = CliRunner().invoke(bench, ["suite", "--model", str(checkpoint), "--output", str(tmp_path)])
     assert result.exit_code == 1
     assert "Failed" in result.output
+
+
+def test_paths_are_those_of_the_folder_that_the_command_was_given_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[Path, Path]] = []
+    monkeypatch.setattr(suite, "parts", lambda plan, folder: given.append((plan.checkpoint, folder)) or QUICK[1:])
+    monkeypatch.chdir(tmp_path)
+    save_network(DapNetwork(NetworkConfig("hybrid-xs")), Path("small.safetensors"))
+    result = CliRunner().invoke(bench, ["suite", "--model", "small.safetensors", "--output", "found"])
+    assert result.exit_code == 0, result.output
+    assert given == [(tmp_path / "small.safetensors", tmp_path / "found")]
