@@ -382,15 +382,14 @@ def suite(
     from benchmarks.suite import Plan, parts, run
 
     kind, _ = parse_device(device)
-    output = output.resolve()  # parts run in a folder of their own choice
+    output = output.absolute()  # parts run in another folder
     output.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="dap-bench-") as folder:
         subject = find_subject(model, None, [], None, Path(folder))
         if subject.checkpoint is None:
             raise InvalidParameter(f"{model} is an exported file: expected a checkpoint.")
         contenders, left_out = available(kind)
-        checkpoint = subject.checkpoint.resolve()
-        plan = Plan(checkpoint, device, batches or BATCHES[kind], contenders, rounds, seconds, price_per_hour)
+        plan = Plan(subject.checkpoint, device, batches or BATCHES[kind], contenders, rounds, seconds, price_per_hour)
         planned = parts(plan, output)
         with progress("parts", len(planned)) as advance:
             failed = run(planned, 60 * minutes, left_out, output, advance)

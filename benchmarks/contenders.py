@@ -56,8 +56,8 @@ class Subject:
     Attributes:
         name: for people.
         size: (H, W) in pixels at which it is run.
-        checkpoint: its weights; None where there is nothing but exported files.
-        exported: files of it, for the same size.
+        checkpoint: its weights, an absolute path; None where there is nothing but exported files.
+        exported: files of it, for the same size, absolute paths.
     """
 
     name: str
@@ -82,16 +82,17 @@ def find_subject(
         ModelError: there is no such model, or its file is not what it should be.
         InvalidParameter: a checkpoint was given with another.
     """
+    files = [file.absolute() for file in files]  # what runs them runs in another folder; links keep their names
     if model in UNTRAINED:
         return Subject(f"{model}, untrained", size or _OFFICIAL_SIZE, _untrained(model, folder), tuple(files))
     found = find_model(model)
     found = found.at(size or found.input_size)
-    path = model_file(found)
+    path = model_file(found).absolute()
     if not found.is_exported:
         if against is not None:
             raise InvalidParameter(f"{model} is a checkpoint itself: expected an exported file with --against.")
         return Subject(found.name, found.input_size, path, tuple(files))
-    checkpoint = None if against is None else model_file(find_model(against))
+    checkpoint = None if against is None else model_file(find_model(against)).absolute()
     return Subject(found.name, found.input_size, checkpoint, (path, *files))
 
 

@@ -73,6 +73,14 @@ def test_what_is_neither_there_nor_can_be_exported_is_left_out(exported: tuple[P
     assert "no checkpoint to export" in left_out["onnx fp16"]
 
 
+def test_files_are_those_of_the_folder_that_the_command_was_given_in(
+    exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plain, int8 = (path.relative_to(tmp_path) for path in exported)
+    assert find_subject(str(plain), None, [int8], None, tmp_path).exported == exported
+
+
 def test_an_export_that_fails_says_why(tmp_path: Path) -> None:
     (tmp_path / "broken.pth").write_bytes(b"no checkpoint")
     subject = Subject("broken", SIZE, tmp_path / "broken.pth", ())
