@@ -259,7 +259,8 @@ _MOST_OF_CAUSE = 300
 def with_cause(error: BaseException) -> str:
     """The message; of an engine's error with the first line of what the engine's library said, cut to 300 characters.
 
-    For who runs a command. What the library says may name files and hosts, so an answer of the service leaves it out.
+    For who runs a command, and for the log of the service. What the library says may name files and hosts, so an answer
+    of the service leaves it out.
     """
     cause = error.__cause__
     # What an error of ours or of the system says stands in the message already.

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dap.engines import Engine, create_engine
-from dap.errors import DapError, EngineError, LoadInProgress, ModelError, NotReady, UnknownModel
+from dap.errors import DapError, EngineError, LoadInProgress, ModelError, NotReady, UnknownModel, with_cause
 from dap.models import Model, find_model, known_models
 from dap.resolutions import Size, batch_limit, choose_resolution, resolution_list, resolution_text
 from service.batcher import Batcher, BatchLimits
@@ -335,7 +335,8 @@ class Serving:
         if self.state is not State.STOPPED:
             self.state = State.FAILED
             # An error of ours says all that can be done about it.
-            _log.critical("%s: %s", self.state.value, error, exc_info=None if isinstance(error, DapError) else error)
+            trace = None if isinstance(error, DapError) else error
+            _log.critical("%s: %s", self.state.value, with_cause(error), exc_info=trace)
 
 
 def _limits(engine: Engine, settings: Settings) -> BatchLimits:

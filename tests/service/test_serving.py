@@ -4,7 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from dap.errors import NotReady
+from dap.errors import EngineError, NotReady
 from dap.models import find_model
 from service.pipeline import Pipeline
 from service.serving import EngineFactory, Serving, State, open_engine
@@ -159,3 +159,13 @@ async def test_an_engine_that_cannot_be_made_is_a_failure_and_no_hang(caplog) ->
         assert serving.state is State.FAILED
         assert serving.model is None
     assert "no such library" in caplog.text
+
+
+async def test_of_an_engine_that_cannot_be_made_the_log_has_its_librarys_words(caplog) -> None:
+    def fail(model, settings):
+        raise EngineError("TensorRT failed on a batch of 4.") from RuntimeError("no kernel for Conv\nat 0x7f")
+
+    async with loading(fail) as serving:
+        await until_loaded(serving)
+    (critical,) = [record for record in caplog.records if record.levelname == "CRITICAL"]
+    assert critical.getMessage().endswith("TensorRT failed on a batch of 4. Cause: no kernel for Conv")
