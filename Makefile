@@ -27,7 +27,7 @@ help:
 	@echo 'make format  let ruff rewrite what it can'
 	@echo 'make bench   measure the service on this machine (docs/performance.md); bench-service (beside LitServe and BentoML),'
 	@echo '             bench-engine (the engines alone), bench-roofline, bench-cost, bench-overload and bench-soak measure more'
-	@echo '             bench-engine takes twelve minutes on 2 cores and what is in the repository. The rest of the tables, in $(BIN):'
+	@echo '             bench-engine takes a quarter of an hour on 2 cores and what is in the repository. The rest of the tables, in $(BIN):'
 	@echo '             dap bench engine --model dap-s --against CHECKPOINT --contender eager:fp32 --contender torch:fp32 --contender onnx:fp32 --contender onnx:int8'
 	@echo '             dap bench engine --model vit-l --contender eager:fp32 --contender onnx:int8 --range masks --rounds 2'
 	@echo 'make bench-gpu  on a machine with an NVIDIA GPU: engines, rooflines, service and cost of the ViT-L there (in $(OUT)/gpu)'
@@ -71,7 +71,7 @@ bench-service: $(VENV)/runs bench-peers
 	$(BIN)/python -m benchmarks.commands service --peers $(PEERS)/bin/python --output $(OUT)/benchmark.json
 
 # The bundled model, and the official network in its smallest and its largest size, untrained: what it costs does not depend on its weights.
-# Twelve minutes on 2 cores, most of them the ViT-L's: it is exported, compared and raced.
+# A quarter of an hour on 2 cores, most of it the ViT-L's: it is exported, compared and raced.
 bench-engine: $(VENV)/develops
 	$(BIN)/python -m benchmarks.commands engine --output $(OUT)/engine-dap-s.json
 	$(BIN)/python -m benchmarks.commands engine --model vit-s --contender eager:fp32 --contender torch:fp32 --contender onnx:fp32 --contender onnx:int8 --rounds 3 --output $(OUT)/engine-vit-s.json
