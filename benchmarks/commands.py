@@ -17,7 +17,15 @@ from dap.engines.base import parse_device
 from dap.engines.cores import available_cores
 from dap.errors import InvalidParameter
 from dap.graph import GraphPrecision
-from dap.options import PixelSize, device_option, engine_option, option, precision_option, threads_option
+from dap.options import (
+    PixelSize,
+    device_option,
+    engine_option,
+    max_batch_size_option,
+    option,
+    precision_option,
+    threads_option,
+)
 from dap.panorama import decode
 from dap.progress import log_to_stderr, progress
 from demo.run import SAMPLE
@@ -34,6 +42,17 @@ def _panorama(told: str) -> Callable[[Command], Command]:
         default=SAMPLE,
         show_default="the demo's",
         help=told,
+    )
+
+
+def _batches(envvar: str, more: str = "") -> Callable[[Command], Command]:
+    return option(
+        "--batch",
+        "batches",
+        type=click.IntRange(min=1),
+        multiple=True,
+        envvar=envvar,
+        help=f"Panoramas at a time; give it once for each number. By default 1; on a GPU 1, 4, 8, 16.{more}",
     )
 
 
@@ -58,13 +77,6 @@ _MODEL = option(
 )
 _SIZE = option("--size", type=PixelSize(), help="WxH of the input; by default the model's own.")
 _DEVICE = option("--device", default="cpu", callback=_device, help="cpu, cuda or cuda:N.")
-_MAX_BATCH_SIZE = option(
-    "--max-batch-size",
-    type=click.IntRange(min=1, max=256),
-    default=4,
-    envvar="DAP_MAX_BATCH_SIZE",
-    help="Panoramas that run together at most, as `dap serve` is told.",
-)
 _PRICE = option("--price-per-hour", type=click.FloatRange(min=0, min_open=True), help="Of this machine, in euros.")
 _OUTPUT = option(
     "-o",
@@ -76,7 +88,7 @@ _OUTPUT = option(
 
 def _runtime_options(command: Command) -> Command:
     """`--engine`, `--device`, `--precision`, `--max-batch-size`: what runs the model, served and alone."""
-    for one in (_MAX_BATCH_SIZE, precision_option, device_option, engine_option):
+    for one in (max_batch_size_option, precision_option, device_option, engine_option):
         command = one(command)
     return command
 
@@ -225,14 +237,7 @@ def soak(model: str, panorama: Path, requests: int, clients: int, output: Path |
     "--no-plan`.",
 )
 @_SIZE
-@option(
-    "--batch",
-    "batches",
-    type=click.IntRange(min=1),
-    multiple=True,
-    envvar="DAP_BENCH_ENGINE_BATCH",
-    help="Panoramas at a time; give it once for each number. By default 1; on a GPU 1, 4, 8, 16.",
-)
+@_batches("DAP_BENCH_ENGINE_BATCH")
 @option(
     "--range",
     "ranges",
@@ -344,20 +349,13 @@ def roofline(
 @bench.command()
 @_network("vit-l")
 @_DEVICE
-@option(
-    "--batch",
-    "batches",
-    type=click.IntRange(min=1),
-    multiple=True,
-    envvar="DAP_BENCH_SUITE_BATCH",
-    help="Panoramas at a time; give it once for each number. By default 1; on a GPU 1, 4, 8, 16. The service is "
-    "measured with batches of up to the largest.",
-)
+@_batches("DAP_BENCH_SUITE_BATCH", " The service is measured with batches of up to the largest.")
 @option("--rounds", default=5, help="Turns of each contender.")
 @option("--seconds", default=2.0, help="Of each turn; the service has four times as many.")
 @option("--minutes", default=60.0, help="Of each part at most; one that takes longer is ended, and has failed.")
 @_PRICE
 @option(
+    "-o",
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
@@ -379,7 +377,7 @@ def suite(
     another fails.
     """
     from benchmarks.contenders import available, find_subject
-    from benchmarks.suite import Plan, parts, run
+    from benchmarks.suite import SUMMARY, Plan, parts, run
 
     kind, _ = parse_device(device)
     output = output.absolute()  # parts run in another folder
@@ -393,7 +391,7 @@ def suite(
         planned = parts(plan, output)
         with progress("parts", len(planned)) as advance:
             failed = run(planned, 60 * minutes, left_out, output, advance)
-    click.echo((output / "summary.md").read_text())
+    click.echo((output / SUMMARY).read_text())
     if failed:
         raise SystemExit(1)
 

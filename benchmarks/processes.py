@@ -8,9 +8,9 @@ from pathlib import Path
 import onnxruntime
 
 from dap.engines.cores import available_cores
+from dap.engines.cuda import driver_version
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_DRIVER = Path("/sys/module/nvidia/version")
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ def _gpu(device: str) -> Gpu | None:
     if not torch.cuda.is_available():
         return None
     properties = torch.cuda.get_device_properties(device)
-    driver = _DRIVER.read_text().strip() if _DRIVER.exists() else ""
-    return Gpu(properties.name, round(properties.total_memory / 1e9, 1), driver, torch.__version__)
+    return Gpu(properties.name, round(properties.total_memory / 1e9, 1), driver_version(), torch.__version__)
 
 
 def tree(pid: int) -> list[int]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.racer import IN_TORCH
 from dap.engines.base import parse_device
 
 SUMMARY = "summary.md"
@@ -82,7 +83,7 @@ def parts(plan: Plan, folder: Path) -> list[Part]:
     """
     precision = "fp32" if parse_device(plan.device)[0] == "cpu" else "bf16"
     largest = max(plan.batches)
-    in_torch = [name for name in plan.contenders if not name.startswith(("onnx", "tensorrt"))]
+    in_torch = [name for name in plan.contenders if name.partition(":")[0] in IN_TORCH]
     exported = [name for name in plan.contenders if name not in in_torch]
     common = ("--model", str(plan.checkpoint), "--device", plan.device)
     turns = ("--rounds", str(plan.rounds))

@@ -76,6 +76,13 @@ precision_option = option(
     envvar="DAP_PRECISION",
     help="Numbers that the torch engine computes with, but for what needs fp32; exported files bring their own.",
 )
+max_batch_size_option = option(
+    "--max-batch-size",
+    type=click.IntRange(min=1, max=256),
+    default=4,
+    envvar="DAP_MAX_BATCH_SIZE",
+    help="Panoramas that run together at most, as `dap serve` is told; plans of TensorRT are built for it.",
+)
 range_option = option(
     "--range",
     type=click.Choice([*(f"{threshold:g}" for threshold in RANGES), "none"]),

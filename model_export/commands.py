@@ -18,7 +18,15 @@ from dap.errors import InvalidParameter
 from dap.graph import GRAPH_PRECISIONS, GraphMetadata, GraphPrecision, read_graph_metadata
 from dap.model.checkpoints import load_network
 from dap.models import Model, find_model, first_path, model_file, sibling_path
-from dap.options import PixelSize, device_option, json_option, option, provider_option, threads_option
+from dap.options import (
+    PixelSize,
+    device_option,
+    json_option,
+    max_batch_size_option,
+    option,
+    provider_option,
+    threads_option,
+)
 from dap.resolutions import Size, batch_limit
 from model_export.onnx import Target, export_onnx
 from model_export.samples import read_panoramas
@@ -40,15 +48,6 @@ panorama_option = option(
     help="Panorama to compare on, or folder of them; give it once for each. They come beside six rendered scenes that "
     "nothing is calibrated on (two in fp32 where the network is large) and, in fp32, six synthetic pictures. Each set "
     "is held to the limits by itself.",
-)
-
-max_batch_size_option = option(
-    "--max-batch-size",
-    type=click.IntRange(min=1, max=256),
-    default=4,
-    envvar="DAP_MAX_BATCH_SIZE",
-    help="Panoramas that will run together at most on a GPU, as `dap serve` is told: plans of TensorRT are built for "
-    "it.",
 )
 
 

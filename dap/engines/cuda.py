@@ -38,6 +38,14 @@ def log_cpu(log: logging.Logger, message: str) -> None:
         log.info("%s", message)
 
 
+def driver_version() -> str:
+    """Of NVIDIA's driver, `580.159.04`; empty where the kernel does not tell it."""
+    try:
+        return _KERNEL_MODULE.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
 class CudaError(RuntimeError):
     """A CUDA call failed; the message ends in the words of cudaGetErrorString."""
 
@@ -165,11 +173,10 @@ class CudaDevice:
             self._call("cudaStreamDestroy", stream)
 
     def _driver(self) -> str:
-        try:
-            return _KERNEL_MODULE.read_text(encoding="ascii").strip()
-        except OSError:
-            (version,) = self._call("cudaDriverGetVersion")
-            return f"CUDA {version // 1000}.{version % 1000 // 10}"
+        if told := driver_version():
+            return told
+        (version,) = self._call("cudaDriverGetVersion")
+        return f"CUDA {version // 1000}.{version % 1000 // 10}"
 
     def _call(self, function: str, *arguments: object) -> tuple[Any, ...]:
         error, *results = getattr(self._cuda, function)(*arguments)

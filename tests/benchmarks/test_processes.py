@@ -43,7 +43,7 @@ def test_of_a_gpu_its_name_and_its_driver_are_told(tmp_path: Path, monkeypatch: 
     driver = tmp_path / "version"
     driver.write_text("580.159.04\n")
     found = SimpleNamespace(name="NVIDIA H200", total_memory=150_754_820_096)
-    monkeypatch.setattr(processes, "_DRIVER", driver)
+    monkeypatch.setattr("dap.engines.cuda._KERNEL_MODULE", driver)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: {"cuda:1": found}[device])
     assert describe_machine().gpu is None
